@@ -1,0 +1,58 @@
+# Fine-tuning GPT-2 into a text classifier: the commands of this book. `make help` lists them.
+
+# The edition: mini (embedded checkpoint and sample, no network), or 124M, 355M, 774M, 1558M
+# (OpenAI's weights and the UCI data, downloaded once).
+CHECKPOINT ?= mini
+# The interpreter that makes the environment: Python 3.10 to 3.13.
+PYTHON ?= python3
+
+ifeq ($(OS),Windows_NT)
+  BIN := .venv/Scripts
+else
+  BIN := .venv/bin
+endif
+
+MODEL_mini  := gpt2-mini (10M)
+MODEL_124M  := gpt2-small (124M)
+MODEL_355M  := gpt2-medium (355M)
+MODEL_774M  := gpt2-large (774M)
+MODEL_1558M := gpt2-xl (1558M)
+export CHOOSE_MODEL := $(MODEL_$(CHECKPOINT))
+ifeq ($(CHOOSE_MODEL),)
+  $(error Unknown CHECKPOINT=$(CHECKPOINT). Choose one of: mini 124M 355M 774M 1558M)
+endif
+ifeq ($(CHECKPOINT),mini)
+  export CHOOSE_DATA := sample
+  NBVAL := --nbval
+else
+  export CHOOSE_DATA := uci
+  # The stored outputs are those of the embedded edition: run every cell, compare none of them
+  # (the notebooks assert the published numbers themselves).
+  NBVAL := --nbval-lax
+endif
+
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+BOOK_READY := .venv/book-ready
+TEST_READY := .venv/test-ready
+
+.PHONY: help book test lint notebooks lab clean
+
+help:
+	@echo "make book       build the book in _build/html, every notebook executed"
+	@echo "make test       run the tests and check every stored output"
+	@echo "make lint       check the code of modules, tests and notebooks"
+	@echo "make notebooks  execute all notebooks and store their outputs"
+	@echo "make lab        open JupyterLab"
+	@echo "make clean      remove what was built (not the environment)"
+	@echo "CHECKPOINT=124M make ...   the same with OpenAI's weights and the UCI data"
+
+$(BOOK_READY): requirements.txt constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" || \
+	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Set it: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(TEST_READY): $(BOOK_READY) tests/requirements.txt
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
+	@touch $@

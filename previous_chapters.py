@@ -1,0 +1,366 @@
+"""GPT-2 as the earlier chapters of the book built it.
+
+The notebooks import this module where they need the model, its pretrained weights
+or its text. It holds, in this order: the table of model sizes, the model from its
+smallest part to the whole, the mapping of OpenAI's weights, and text generation.
+
+Sources: Radford et al. (2019) for the architecture and the weights; Raschka (2024),
+*Build a Large Language Model (From Scratch)*, for the structure and the names.
+
+Shapes in comments use B for the batch size, T for the number of tokens, C for the
+embedding width (``emb_dim``), H for the number of attention heads, D = C / H for the
+width of one head and V for the vocabulary size.
+"""
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+# ---------------------------------------------------------------------------------
+# Model sizes
+# ---------------------------------------------------------------------------------
+
+BASE_CONFIG = {
+    "vocab_size": 50257,  # Vocabulary size
+    "context_length": 1024,  # Context length
+    "drop_rate": 0.0,  # Dropout rate
+    "qkv_bias": True,  # Query-key-value bias
+}
+
+MODEL_CONFIGS = {
+    "gpt2-mini (10M)": {"emb_dim": 160, "n_layers": 6, "n_heads": 5},
+    "gpt2-small (124M)": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},
+    "gpt2-medium (355M)": {"emb_dim": 1024, "n_layers": 24, "n_heads": 16},
+    "gpt2-large (774M)": {"emb_dim": 1280, "n_layers": 36, "n_heads": 20},
+    "gpt2-xl (1558M)": {"emb_dim": 1600, "n_layers": 48, "n_heads": 25},
+}
+
+
+def model_config(name):
+    """Return the complete configuration of one model.
+
+    Args:
+        name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
+
+    Returns:
+        dict: ``vocab_size context_length drop_rate qkv_bias emb_dim n_layers n_heads``.
+
+    Raises:
+        ValueError: if the name is not in the table.
+    """
+    if name not in MODEL_CONFIGS:
+        raise ValueError(f"Unknown model {name!r}. Choose one of: {', '.join(MODEL_CONFIGS)}.")
+    return {**BASE_CONFIG, **MODEL_CONFIGS[name]}
+
+
+# ---------------------------------------------------------------------------------
+# The model, from its smallest part to the whole
+# ---------------------------------------------------------------------------------
+
+
+class LayerNorm(nn.Module):
+    """Normalise each token's vector to mean 0 and variance 1, then scale and shift it.
+
+    Args:
+        emb_dim (int): width C of the vectors.
+
+    Input and output: float tensor of shape (..., C).
+    """
+
+    def __init__(self, emb_dim):
+        super().__init__()
+        self.eps = 1e-5
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+
+    def forward(self, x):
+        # scale * (x - mean) / sqrt(variance + eps) + shift, over the last axis
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class GELU(nn.Module):
+    """The activation function of GPT-2: GELU in its tanh approximation.
+
+    0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), element by element; any shape.
+    Source: Hendrycks and Gimpel (2016).
+    """
+
+    def forward(self, x):
+        return F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, applied to each token by itself.
+
+    Args:
+        cfg (dict): a model configuration; uses ``emb_dim``.
+
+    Input and output: float tensor of shape (B, T, C).
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(cfg["emb_dim"], 4 * cfg["emb_dim"]),
+            GELU(),
+            nn.Linear(4 * cfg["emb_dim"], cfg["emb_dim"]),
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal self-attention with several heads.
+
+    Args:
+        d_in (int): width of the input vectors.
+        d_out (int): width C of the output vectors; a multiple of ``num_heads``.
+        context_length (int): longest input that the model is built for. Attention itself
+            needs no fixed length; the argument is part of the published interface.
+        dropout (float): share of attention weights dropped in training.
+        num_heads (int): number of heads H.
+        qkv_bias (bool): whether query, key and value have a bias.
+
+    Input: float tensor of shape (B, T, d_in). Output: (B, T, d_out).
+
+    Raises:
+        ValueError: if ``d_out`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(self, d_in, d_out, context_length, dropout, num_heads, qkv_bias=False):
+        super().__init__()
+        if d_out % num_heads != 0:
+            raise ValueError(f"d_out ({d_out}) must be a multiple of num_heads ({num_heads}).")
+        self.d_out = d_out
+        self.context_length = context_length
+        self.num_heads = num_heads
+        self.head_dim = d_out // num_heads
+
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.out_proj = nn.Linear(d_out, d_out)
+        self.dropout = nn.Dropout(dropout)
+
+    def split_heads(self, x):
+        B, T, _ = x.shape
+        return x.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
+
+    def forward(self, x):
+        B, T, _ = x.shape
+        queries = self.split_heads(self.W_query(x))  # (B, T, C) -> (B, H, T, D)
+        keys = self.split_heads(self.W_key(x))
+        values = self.split_heads(self.W_value(x))
+
+        # softmax(queries @ keys^T / sqrt(D), future tokens masked out) @ values, in one call
+        context = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=True,
+        )  # (B, H, T, D)
+
+        context = context.transpose(1, 2).reshape(B, T, self.d_out)  # heads side by side: (B, T, C)
+        return self.out_proj(context)
+
+
+class TransformerBlock(nn.Module):
+    """One layer of GPT-2: attention, then feed-forward, each around a residual connection.
+
+    Args:
+        cfg (dict): a model configuration.
+
+    Input and output: float tensor of shape (B, T, C).
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.att = MultiHeadAttention(
+            d_in=cfg["emb_dim"],
+            d_out=cfg["emb_dim"],
+            context_length=cfg["context_length"],
+            dropout=cfg["drop_rate"],
+            num_heads=cfg["n_heads"],
+            qkv_bias=cfg["qkv_bias"],
+        )
+        self.ff = FeedForward(cfg)
+        self.norm1 = LayerNorm(cfg["emb_dim"])
+        self.norm2 = LayerNorm(cfg["emb_dim"])
+        self.drop_resid = nn.Dropout(cfg["drop_rate"])
+
+    def forward(self, x):
+        x = x + self.drop_resid(self.att(self.norm1(x)))
+        x = x + self.drop_resid(self.ff(self.norm2(x)))
+        return x
+
+
+class GPTModel(nn.Module):
+    """GPT-2: token and position embeddings, a stack of transformer blocks, an output layer.
+
+    Args:
+        cfg (dict): ``vocab_size context_length emb_dim n_heads n_layers drop_rate
+            qkv_bias``, for example from :func:`model_config`.
+
+    Input: integer tensor of token IDs, shape (B, T), T at most ``context_length``.
+    Output: float tensor of logits, shape (B, T, V).
+
+    Raises:
+        ValueError: in the forward pass, if the input is longer than ``context_length``.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
+        self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
+        self.drop_emb = nn.Dropout(cfg["drop_rate"])
+        self.trf_blocks = nn.Sequential(*[TransformerBlock(cfg) for _ in range(cfg["n_layers"])])
+        self.final_norm = LayerNorm(cfg["emb_dim"])
+        self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
+
+    def forward(self, in_idx):
+        num_tokens = in_idx.shape[1]
+        context_length = self.pos_emb.num_embeddings
+        if num_tokens > context_length:
+            raise ValueError(
+                f"The input has {num_tokens} tokens, the model's context length is "
+                f"{context_length}. Shorten the input to at most {context_length} tokens."
+            )
+        positions = torch.arange(num_tokens, device=in_idx.device)
+        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T) -> (B, T, C)
+        x = self.drop_emb(x)
+        x = self.trf_blocks(x)
+        x = self.final_norm(x)
+        return self.out_head(x)  # (B, T, C) -> (B, T, V)
+
+
+# ---------------------------------------------------------------------------------
+# OpenAI's weights
+# ---------------------------------------------------------------------------------
+
+
+def load_weights_into_gpt(gpt, params):
+    """Copy pretrained weights into a model.
+
+    OpenAI stores a linear layer as an [in, out] matrix and the query, key and value
+    matrices as one; PyTorch's ``nn.Linear`` holds [out, in]. The checkpoint has no
+    output layer of its own: it reuses the token embedding.
+
+    All shapes are checked before the first value is copied, so that a model is never
+    left half loaded.
+
+    Args:
+        gpt (GPTModel): the model to fill, on any device.
+        params (dict): nested dict of float32 arrays as ``download_and_load_gpt2`` returns it.
+
+    Raises:
+        ValueError: if the number of blocks or the shape of a parameter differs.
+    """
+    if len(params["blocks"]) != len(gpt.trf_blocks):
+        raise ValueError(
+            f"The checkpoint has {len(params['blocks'])} transformer blocks, the model has "
+            f"{len(gpt.trf_blocks)}. Use the configuration that belongs to the checkpoint."
+        )
+
+    pairs = [  # (name in the checkpoint, parameter of the model, value of the same shape)
+        ("wte", gpt.tok_emb.weight, params["wte"]),
+        ("wpe", gpt.pos_emb.weight, params["wpe"]),
+        ("g", gpt.final_norm.scale, params["g"]),
+        ("b", gpt.final_norm.shift, params["b"]),
+        ("wte", gpt.out_head.weight, params["wte"]),
+    ]
+    for i, (block, values) in enumerate(zip(gpt.trf_blocks, params["blocks"])):
+        attn, mlp = values["attn"], values["mlp"]
+        query_w, key_w, value_w = np.split(attn["c_attn"]["w"], 3, axis=-1)  # (C, 3C) -> 3 x (C, C)
+        query_b, key_b, value_b = np.split(attn["c_attn"]["b"], 3, axis=-1)  # (3C,) -> 3 x (C,)
+        pairs += [
+            (f"h{i}/attn/c_attn/w (query)", block.att.W_query.weight, query_w.T),
+            (f"h{i}/attn/c_attn/w (key)", block.att.W_key.weight, key_w.T),
+            (f"h{i}/attn/c_attn/w (value)", block.att.W_value.weight, value_w.T),
+            (f"h{i}/attn/c_attn/b (query)", block.att.W_query.bias, query_b),
+            (f"h{i}/attn/c_attn/b (key)", block.att.W_key.bias, key_b),
+            (f"h{i}/attn/c_attn/b (value)", block.att.W_value.bias, value_b),
+            (f"h{i}/attn/c_proj/w", block.att.out_proj.weight, attn["c_proj"]["w"].T),
+            (f"h{i}/attn/c_proj/b", block.att.out_proj.bias, attn["c_proj"]["b"]),
+            (f"h{i}/mlp/c_fc/w", block.ff.layers[0].weight, mlp["c_fc"]["w"].T),
+            (f"h{i}/mlp/c_fc/b", block.ff.layers[0].bias, mlp["c_fc"]["b"]),
+            (f"h{i}/mlp/c_proj/w", block.ff.layers[2].weight, mlp["c_proj"]["w"].T),
+            (f"h{i}/mlp/c_proj/b", block.ff.layers[2].bias, mlp["c_proj"]["b"]),
+            (f"h{i}/ln_1/g", block.norm1.scale, values["ln_1"]["g"]),
+            (f"h{i}/ln_1/b", block.norm1.shift, values["ln_1"]["b"]),
+            (f"h{i}/ln_2/g", block.norm2.scale, values["ln_2"]["g"]),
+            (f"h{i}/ln_2/b", block.norm2.shift, values["ln_2"]["b"]),
+        ]
+
+    for name, parameter, value in pairs:
+        if parameter is None:
+            raise ValueError(f"The checkpoint has {name!r}, the model has no such bias. Set qkv_bias=True.")
+        if tuple(parameter.shape) != value.shape:
+            raise ValueError(
+                f"Shape mismatch at {name!r}: the model has {tuple(parameter.shape)}, the "
+                f"checkpoint has {value.shape}. Use the configuration that belongs to the checkpoint."
+            )
+    with torch.no_grad():
+        for _, parameter, value in pairs:
+            parameter.copy_(torch.tensor(value))
+
+
+# ---------------------------------------------------------------------------------
+# Text generation
+# ---------------------------------------------------------------------------------
+
+
+def generate_text_simple(model, idx, max_new_tokens, context_size):
+    """Extend token sequences greedily: append the most probable next token, again and again.
+
+    Args:
+        model (GPTModel): the model, in evaluation mode.
+        idx (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
+        max_new_tokens (int): how many tokens to append.
+        context_size (int): how many of the last tokens the model sees.
+
+    Returns:
+        torch.Tensor: token IDs, shape (B, T + max_new_tokens).
+
+    Raises:
+        ValueError: if ``idx`` has no token to start from.
+    """
+    if idx.shape[1] == 0:
+        raise ValueError(f"The prompt has no tokens (shape {tuple(idx.shape)}). Give at least one.")
+    for _ in range(max_new_tokens):
+        idx_cond = idx[:, -context_size:]  # (B, at most context_size)
+        with torch.no_grad():
+            logits = model(idx_cond)
+        logits = logits[:, -1, :]  # last position only: (B, T, V) -> (B, V)
+        idx_next = torch.argmax(logits, dim=-1, keepdim=True)  # (B, 1)
+        idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
+    return idx
+
+
+def text_to_token_ids(text, tokenizer):
+    """Encode a text; ``<|endoftext|>`` in it becomes the one special token of that name.
+
+    Args:
+        text (str): the text.
+        tokenizer (tiktoken.Encoding): GPT-2's tokenizer, ``tiktoken.get_encoding("gpt2")``.
+
+    Returns:
+        torch.Tensor: int64 token IDs, shape (1, T); T is 0 for an empty text.
+    """
+    token_ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"})
+    return torch.tensor(token_ids, dtype=torch.long).unsqueeze(0)  # (T,) -> (1, T)
+
+
+def token_ids_to_text(token_ids, tokenizer):
+    """Decode token IDs.
+
+    Args:
+        token_ids (torch.Tensor): integer token IDs, shape (1, T).
+        tokenizer (tiktoken.Encoding): GPT-2's tokenizer.
+
+    Returns:
+        str: the text.
+    """
+    return tokenizer.decode(token_ids.squeeze(0).tolist())  # (1, T) -> (T,)
