@@ -31,7 +31,6 @@ else
   NBVAL := --nbval-lax
 endif
 
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
@@ -56,3 +55,23 @@ $(BOOK_READY): requirements.txt constraints.txt
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
 	@touch $@
+
+book: $(BOOK_READY)
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book is built. Open it: file://$(CURDIR)/_build/html/index.html"
+
+test: $(TEST_READY)
+	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(BOOK_READY)
+	$(BIN)/python notebooks/execute.py
+
+lab: $(BOOK_READY)
+	$(BIN)/jupyter lab
+
+clean:
+	rm -rf _build .cache

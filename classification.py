@@ -156,7 +156,7 @@ def calc_loss_loader(data_loader, model, device, num_batches=None):
     Returns:
         float: mean loss in nats; NaN if the loader has no batches.
     """
-    total_loss = 0.
+    total_loss = 0.0
     if len(data_loader) == 0:
         return float("nan")
     elif num_batches is None:
@@ -278,7 +278,9 @@ def classify_review(text, model, tokenizer, device, max_length=None, pad_token_i
     if max_length is None:
         max_length = min(max(len(input_ids), 1), context_length)
     if not 1 <= max_length <= context_length:
-        raise ValueError(f"max_length is {max_length}; it must be between 1 and the context length {context_length}.")
+        raise ValueError(
+            f"max_length is {max_length}; it must be between 1 and the context length {context_length}."
+        )
 
     input_ids = input_ids[:max_length]
     input_ids += [pad_token_id] * (max_length - len(input_ids))
@@ -312,14 +314,18 @@ def print_initial_results(name, data_choice, device):
     max_length = loaders[0].dataset.max_length
     context_length = model_config(name)["context_length"]
     if max_length > context_length:
-        raise ValueError(f"The longest message has {max_length} tokens, the model reads at most {context_length}.")
+        raise ValueError(
+            f"The longest message has {max_length} tokens, the model reads at most {context_length}."
+        )
     model = build_classifier(name).to(device)
 
     print(f"{name} on the {data_choice} data, {device}: messages padded to {max_length} tokens")
     sets = list(zip(("Training", "Validation", "Test"), loaders))
     torch.manual_seed(123)  # For reproducibility due to the shuffling in the training data loader
     for set_name, loader in sets:
-        print(f"{set_name} accuracy: {calc_accuracy_loader(loader, model, device, num_batches=10) * 100:.2f}%")
+        print(
+            f"{set_name} accuracy: {calc_accuracy_loader(loader, model, device, num_batches=10) * 100:.2f}%"
+        )
     with torch.no_grad():
         for set_name, loader in sets:
             print(f"{set_name} loss: {calc_loss_loader(loader, model, device, num_batches=5):.3f}")

@@ -9,6 +9,7 @@ Sources: the file layout and variable names are OpenAI's (Radford et al. 2019,
 github.com/openai/gpt-2); the nested ``params`` are those of Raschka (2024).
 """
 
+import filecmp
 import importlib.util
 import json
 import os
@@ -90,6 +91,8 @@ def download_and_load_gpt2(model_size, models_dir):
     if model_size not in MODEL_SIZES:
         raise ValueError(f"Unknown model size {model_size!r}. Choose one of: {', '.join(MODEL_SIZES)}.")
     folder = Path(models_dir) / model_size
+    if model_size == EMBEDDED_SIZE:
+        remove_outdated_copy(folder)
 
     copy = folder / SAFETENSORS_FILE
     if not copy_is_current(folder):
@@ -143,6 +146,14 @@ def provide_file(model_size, folder, name):
             f"{target} is damaged or not the published file: {error}. Delete it and load again to "
             "fetch it anew; GPT2_VERIFY=0 turns this check off."
         ) from error
+
+
+def remove_outdated_copy(folder):
+    """Remove the copy of the embedded checkpoint where ``assets/`` has another by now."""
+    data = folder / DATA_FILE
+    if data.exists() and not filecmp.cmp(data, ASSETS / EMBEDDED_SIZE / DATA_FILE, shallow=False):
+        for name in (*FILES, SAFETENSORS_FILE):
+            (folder / name).unlink(missing_ok=True)
 
 
 def sources_of(model_size, name):
@@ -220,7 +231,9 @@ def read_settings(folder):
         settings = json.loads(path.read_text())
         return {key: int(settings[key]) for key in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a valid hparams.json ({error!r}). Delete it and load again.") from error
+        raise ValueError(
+            f"{path} is not a valid hparams.json ({error!r}). Delete it and load again."
+        ) from error
 
 
 def expected_shapes(settings):
@@ -270,7 +283,9 @@ def check_shapes(found, settings, path):
         if name not in found:
             raise ValueError(f"{path} lacks the variable {name!r} that hparams.json implies.")
         if tuple(found[name]) != shape:
-            raise ValueError(f"{path}: {name!r} has shape {tuple(found[name])}, hparams.json implies {shape}.")
+            raise ValueError(
+                f"{path}: {name!r} has shape {tuple(found[name])}, hparams.json implies {shape}."
+            )
 
 
 def nest(flat, settings):
@@ -322,7 +337,9 @@ def read_tensorflow_checkpoint(folder):
             for name, shape in expected_shapes(settings).items()
         }
     except (tf.errors.OpError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Delete the files in {folder} and load again.") from error
+        raise ValueError(
+            f"{path} cannot be read: {error}. Delete the files in {folder} and load again."
+        ) from error
 
 
 def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
@@ -343,7 +360,9 @@ def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
             value = array.astype(dtype)
             if array.ndim == 2 and name not in ("wte", "wpe"):
                 value = value[None]  # OpenAI's matrices have a leading axis of 1
-            variable = tf.Variable(tf.zeros(value.shape, value.dtype), name=f"model/{name}", use_resource=False)
+            variable = tf.Variable(
+                tf.zeros(value.shape, value.dtype), name=f"model/{name}", use_resource=False
+            )
             # fed at run time, so that the values do not also end up in the .meta file
             placeholder = tf.placeholder(value.dtype, value.shape)
             session.run(tf.assign(variable, placeholder), {placeholder: value})
@@ -405,6 +424,8 @@ def read_safetensors(path, settings):
                 name: file.get_slice(other).get_shape() for name, other in names.items() if other in stored
             }
             check_shapes(shapes, settings, path)
-            return {name: file.get_tensor(other).astype(np.float32, copy=False) for name, other in names.items()}
+            return {
+                name: file.get_tensor(other).astype(np.float32, copy=False) for name, other in names.items()
+            }
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}). Delete it and load again.") from error

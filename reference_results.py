@@ -31,7 +31,9 @@ def published(key):
 
 def tolerance_of(key):
     """Largest allowed difference for a published number; 0 where none is stated."""
-    fitting = [name for name in RESULTS["tolerances"] if name != "about" and (key + ".").startswith(name + ".")]
+    fitting = [
+        name for name in RESULTS["tolerances"] if name != "about" and (key + ".").startswith(name + ".")
+    ]
     return RESULTS["tolerances"][fitting[0]] if fitting else 0
 
 
@@ -72,7 +74,9 @@ def compare_with_published(results, same_setting=None):
     for key, value in results.items():
         reference = published(key)
         match = agrees(value, reference, tolerance_of(key))
-        rows.append((key, _show(value), _show(reference), ("yes" if match else "NO") if same_setting else "-"))
+        rows.append(
+            (key, _show(value), _show(reference), ("yes" if match else "NO") if same_setting else "-")
+        )
         if same_setting and not match:
             wrong.append(
                 f"{key}: this run {_show(value)}, published {_show(reference)}, tolerance {tolerance_of(key)}"
@@ -88,9 +92,9 @@ def compare_with_published(results, same_setting=None):
 
 
 def _show(value):
-    """A value as text: floats with up to four decimals, as the published ones are printed."""
+    """A value as text: floats with four decimals, as the published outputs are printed."""
     if isinstance(value, list):
         return "[" + ", ".join(_show(item) for item in value) + "]"
     if isinstance(value, float):
-        return f"{value:.4f}".rstrip("0").rstrip(".")
+        return f"{value:.4f}"
     return str(value) if isinstance(value, int) else repr(value)

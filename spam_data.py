@@ -59,12 +59,7 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
     """
     data_file_path = Path(data_file_path)
     if data_file_path.exists():
-        if os.environ.get("SPAM_VERIFY") != "0" and sha256_of(data_file_path) != MEMBER_SHA256:
-            raise ValueError(
-                f"{data_file_path} is damaged or not the published file: its SHA-256 is "
-                f"{sha256_of(data_file_path)}, expected {MEMBER_SHA256}. Delete it and run again to "
-                "fetch it anew; SPAM_VERIFY=0 turns this check off."
-            )
+        verify_data_file(data_file_path)
         print(f"{data_file_path} already exists. Skipping download and extraction.")
         return
 
@@ -109,6 +104,16 @@ def read_member(zip_path):
     return content
 
 
+def verify_data_file(path):
+    """Raise ``ValueError`` if a data file is not the published one. ``SPAM_VERIFY=0`` turns that off."""
+    found = sha256_of(path)
+    if found != MEMBER_SHA256 and os.environ.get("SPAM_VERIFY") != "0":
+        raise ValueError(
+            f"{path} is damaged or not the published file: its SHA-256 is {found}, expected "
+            f"{MEMBER_SHA256}. Delete it and run again to fetch it anew; SPAM_VERIFY=0 turns this check off."
+        )
+
+
 def find_spam_file(choice=None):
     """Return the path of the messages; the UCI file is fetched when it is not there yet.
 
@@ -117,7 +122,7 @@ def find_spam_file(choice=None):
             ``CHOOSE_DATA``, else ``"uci"``.
 
     Raises:
-        ValueError: for any other choice.
+        ValueError: for any other choice, or if the UCI file is there but damaged.
     """
     choice = choice or os.environ.get("CHOOSE_DATA", "uci")
     if choice not in DATA_CHOICES:
@@ -125,7 +130,9 @@ def find_spam_file(choice=None):
     if choice == "sample":
         return SAMPLE_FILE
     data_file_path = UCI_FOLDER / "SMSSpamCollection.tsv"
-    if not data_file_path.exists():
+    if data_file_path.exists():
+        verify_data_file(data_file_path)
+    else:
         download_and_unzip_spam_data(UCI_URL, UCI_FOLDER / ARCHIVE_NAME, UCI_FOLDER, data_file_path)
     return data_file_path
 
@@ -236,7 +243,7 @@ def create_spam_loaders(tokenizer, data_file_path=None, batch_size=8, num_worker
         validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
     """
     data_file_path = data_file_path or find_spam_file()
-    df = pd.read_csv(data_file_path, sep="\t", header=None, names=["Label", "Text"])
+    df = pd.read_csv(data_file_path, sep="\t", header=None, names=["Label", "Text"], keep_default_na=False)
     balanced_df = create_balanced_dataset(df)
     balanced_df["Label"] = balanced_df["Label"].map({"ham": 0, "spam": 1})
     train_df, validation_df, test_df = random_split(balanced_df, 0.7, 0.1)

@@ -13,7 +13,8 @@ output layer over all of them would take most of the computing time. The most fr
 tokens keep an embedding row each; all others share one row. That is an ordinary GPT-2
 with tied rows, and its softmax over the *whole* vocabulary is computed exactly: N tokens
 with the same logit r contribute N * exp(r) = exp(r + log N), so that one column with
-log N added stands for all of them. The reported losses are over the full vocabulary.
+log N added stands for all of them. The reported losses are over the full vocabulary. The
+export tells the rare tokens apart again (see ``rows_for_all_tokens``).
 With ``--kept-tokens 50257`` every token has its own row (worth it on a GPU).
 
 Optimisers: Muon for the weight matrices of the blocks (Jordan et al. 2024), AdamW for
@@ -294,6 +295,29 @@ def train(args):
             save(states[0], done)
 
 
+def rows_for_all_tokens(rows, kept, column):
+    """Give every token an embedding row: (rows, C) -> (V, C).
+
+    A kept token has its trained row. A rare token gets three quarters of the shared row and
+    one quarter of the mean of its pieces: the kept tokens that spell it, longest first. So
+    rare tokens differ from each other as inputs. Such a row is a weighted mean of trained
+    rows, therefore its logit never exceeds the largest of theirs: it never wins an argmax.
+    """
+    tokenizer = tiktoken.get_encoding("gpt2")
+    row_of = {tokenizer.decode_single_token_bytes(token): row for row, token in enumerate(kept)}
+    all_rows = rows[column.numpy()]  # rare tokens: the shared row
+    for token in np.setdiff1d(np.arange(CONFIG["vocab_size"]), kept):
+        rest, pieces = tokenizer.decode_single_token_bytes(token), []
+        while rest:
+            piece = next((rest[:n] for n in range(len(rest), 0, -1) if rest[:n] in row_of), None)
+            if piece:
+                pieces.append(rows[row_of[piece]])
+            rest = rest[len(piece) if piece else 1 :]  # a byte that no kept token has is left out
+        if pieces:
+            all_rows[token] = 0.75 * rows[-1] + 0.25 * np.mean(pieces, axis=0)
+    return all_rows
+
+
 def export(args):
     """Write the trained weights as a checkpoint in OpenAI's layout, with a row for every token."""
     run, folder = Path(args.run), Path(args.folder)
@@ -303,7 +327,7 @@ def export(args):
     weights = {name: tensor.float().numpy() for name, tensor in state["model"].items()}
 
     flat = {
-        "wte": weights["tok_emb.weight"][column.numpy()],  # (rows, C) -> (V, C)
+        "wte": rows_for_all_tokens(weights["tok_emb.weight"], kept, column),
         "wpe": weights["pos_emb.weight"],
         "ln_f/g": weights["final_norm.scale"],
         "ln_f/b": weights["final_norm.shift"],
@@ -334,7 +358,7 @@ def export(args):
     model = load_pretrained_model("gpt2-mini (10M)", run / "check")  # through the code that readers use
     report = {
         "steps": state["step"],
-        "tokens_seen": state["step"] * 4096,
+        "tokens_seen": state["step"] * args.batch_tokens,
         "hours": round(state["elapsed"] / 3600, 2),
         "training_tokens": len(train_ids),
         "held_out_tokens": len(held_out),
@@ -342,7 +366,9 @@ def export(args):
     }
     identity = torch.arange(CONFIG["vocab_size"])
     for window in (256, 1024):
-        loss = held_out_loss(token_losses, model, held_out, identity, 1, torch.device("cpu"), window, args.limit)
+        loss = held_out_loss(
+            token_losses, model, held_out, identity, 1, torch.device("cpu"), window, args.limit
+        )
         report[f"held_out_loss_window_{window}"] = round(loss, 4)
         report[f"held_out_perplexity_window_{window}"] = round(math.exp(loss), 1)
     print(json.dumps(report, indent=2))
@@ -350,7 +376,9 @@ def export(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("train")
     p.add_argument("texts")
@@ -372,6 +400,7 @@ if __name__ == "__main__":
     p.add_argument("texts")
     p.add_argument("run")
     p.add_argument("folder")
+    p.add_argument("--batch-tokens", type=int, default=4096, help="as in training")
     p.add_argument("--limit", type=int, default=400_000, help="held-out tokens for the reported loss")
     p.set_defaults(function=export)
     args = parser.parse_args()

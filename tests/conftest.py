@@ -1,0 +1,223 @@
+"""Fixtures that several test files share."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tiktoken
+import torch
+from checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
+
+from downloads import is_web_address
+from gpt_download import nest, use_bundled_tokenizer_files
+from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
+
+ROOT = Path(__file__).resolve().parents[1]
+SPAM_MIRROR = os.environ.get("SPAM_MIRROR")  # the one variable of the caller that tests use: see uci_mirror
+VARIABLES = "CHOOSE_MODEL CHOOSE_DATA GPT2_MIRROR GPT2_VERIFY SPAM_MIRROR SPAM_VERIFY PYTEST_ADDOPTS".split()
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    """No test depends on the caller's variables, and none reaches beyond this machine."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    look_up = socket.getaddrinfo
+
+    def look_up_here(host, *args, **kwargs):
+        if host not in ("127.0.0.1", "localhost"):
+            pytest.fail(f"This test asked the network for {host!r}.")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """On a busy machine, threads that wait for each other take far longer than one alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    use_bundled_tokenizer_files()
+    return tiktoken.get_encoding("gpt2")
+
+
+@pytest.fixture(scope="session")
+def sample_loaders(tokenizer):
+    """Training, validation and test loader of the sample, as notebook 01 makes them."""
+    return create_spam_loaders(tokenizer, SAMPLE_FILE)
+
+
+@pytest.fixture(scope="session")
+def uci_mirror():
+    """The caller's SPAM_MIRROR, where it is set: a folder or an http(s) base with the UCI archive."""
+    if not SPAM_MIRROR:
+        pytest.skip("The UCI SMS Spam Collection is not here: set SPAM_MIRROR to the folder of its zip file.")
+    return SPAM_MIRROR if is_web_address(SPAM_MIRROR) else str(Path(SPAM_MIRROR).resolve())
+
+
+@pytest.fixture(scope="session")
+def uci_file(uci_mirror, tmp_path_factory):
+    """The UCI messages, fetched and unpacked as notebook 01 does."""
+    folder = tmp_path_factory.mktemp("uci")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPAM_MIRROR", uci_mirror)
+        download_and_unzip_spam_data(
+            UCI_URL, folder / "archive.zip", folder, folder / "SMSSpamCollection.tsv"
+        )
+    return folder / "SMSSpamCollection.tsv"
+
+
+@pytest.fixture(scope="session")
+def messages_file(request):
+    """The UCI messages where SPAM_MIRROR has them, else the sample."""
+    return request.getfixturevalue("uci_file") if SPAM_MIRROR else SAMPLE_FILE
+
+
+# ---------------------------------------------------------------------------------
+# Python in a process of its own
+# ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """A function that runs ``python ARGUMENTS...`` where the modules of the book can be imported."""
+
+    def run(*arguments, cwd=tmp_path, **variables):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+# ---------------------------------------------------------------------------------
+# A web server
+# ---------------------------------------------------------------------------------
+
+
+class WebServer(ThreadingHTTPServer):
+    """Serves ``files``, and misbehaves where it is told to.
+
+    Attributes:
+        files (dict): {path: content in bytes}; any other path gets status 404.
+        failures (dict): {path: how many requests get status 500 first}.
+        cut (set): paths where the connection ends in the middle of the content.
+        requests (Counter): how often each path was asked for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.failures, self.cut, self.requests = {}, Counter(), set(), Counter()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        path, server = self.path, self.server
+        server.requests[path] += 1
+        if server.failures[path] > 0:
+            server.failures[path] -= 1
+            self.send_error(500)
+        elif path not in server.files:
+            self.send_error(404)
+        else:
+            content = server.files[path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2] if path in server.cut else content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def web_server():
+    with WebServer() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+# ---------------------------------------------------------------------------------
+# Checkpoints
+# ---------------------------------------------------------------------------------
+
+LOAD_WITHOUT_NETWORK = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise RuntimeError("the network was used")
+
+socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
+from gpt_download import download_and_load_gpt2
+download_and_load_gpt2("10M", sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="session")
+def embedded_load(tmp_path_factory):
+    """The first load of the embedded checkpoint, in a process that cannot open a connection.
+
+    Attributes: ``models_dir``, and ``process`` with its exit status and error messages.
+    """
+    models_dir = tmp_path_factory.mktemp("embedded") / "gpt2"
+    process = subprocess.run(
+        [sys.executable, "-c", LOAD_WITHOUT_NETWORK, models_dir], cwd=ROOT, capture_output=True, text=True
+    )  # ``-c`` finds the modules in the working folder
+    return SimpleNamespace(models_dir=models_dir, process=process)
+
+
+@pytest.fixture(scope="session")
+def tiny_values():
+    """Random values of a checkpoint with about 2,500 parameters: {variable name: array}."""
+    return random_values(TINY)
+
+
+@pytest.fixture(scope="session")
+def _tiny_folder(tmp_path_factory, tiny_values):
+    folder = tmp_path_factory.mktemp("tiny")
+    write_openai_folder(folder, TINY, tiny_values)
+    return folder
+
+
+@pytest.fixture
+def tiny_mirror(_tiny_folder, tmp_path):
+    """A folder for GPT2_MIRROR. It holds the tiny checkpoint as "355M", a size without known hashes."""
+    shutil.copytree(_tiny_folder, tmp_path / "mirror" / "355M")
+    return tmp_path / "mirror"
+
+
+@pytest.fixture(scope="session")
+def random_124m(tmp_path_factory):
+    """A checkpoint of random values at the architecture of GPT-2 124M.
+
+    Attributes: ``mirror``, a folder for GPT2_MIRROR (half a gigabyte), and ``params``.
+    """
+    values = random_values(SETTINGS_124M)
+    mirror = tmp_path_factory.mktemp("random") / "mirror"
+    write_openai_folder(mirror / "124M", SETTINGS_124M, values)
+    yield SimpleNamespace(mirror=mirror, params=nest(values, SETTINGS_124M))
+    shutil.rmtree(mirror)

@@ -1,0 +1,1 @@
+print("Last output token:", outputs[:, -1, :])

@@ -1,0 +1,116 @@
+"""What a notebook shows is what the modules do, and each stored output was printed by its cell."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MODULES = sorted(ROOT.glob("*.py"))
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    notebook = nbformat.read(path, as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def definitions(code):
+    """{name: its syntax tree without docstrings} of the functions and classes of a code."""
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            for part in ast.walk(node):
+                if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
+                    part.body = part.body[1:]
+            found[node.name] = ast.dump(node)
+    return found
+
+
+def in_modules():
+    found = {}
+    for module in MODULES:
+        found |= definitions(module.read_text(encoding="utf-8"))
+    return found
+
+
+def in_notebooks():
+    """[(notebook, name)] of all definitions that carry the name of one in a module."""
+    names = in_modules()
+    return [
+        (path, name)
+        for path in NOTEBOOKS
+        for cell in code_cells(path)
+        for name in definitions(cell.source)
+        if name in names
+    ]
+
+
+def test_there_are_notebooks():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(1, len(NOTEBOOKS) + 1)]
+    assert len(NOTEBOOKS) >= 7
+
+
+@pytest.mark.parametrize("path, name", in_notebooks(), ids=lambda value: getattr(value, "stem", value))
+def test_definition_in_a_notebook_is_that_of_the_module(path, name):
+    expected = in_modules()[name]
+    for cell in code_cells(path):
+        assert definitions(cell.source).get(name, expected) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "create_balanced_dataset",
+        "random_split",
+        "SpamDataset",
+        "calc_accuracy_loader",
+        "calc_loss_batch",
+        "calc_loss_loader",
+    ],
+)
+def test_function_of_the_walk_through_is_defined_in_a_notebook(name):
+    assert name in [defined for _, defined in in_notebooks()]
+
+
+@each_notebook
+def test_first_cell_is_the_same_in_all_notebooks(path):
+    assert code_cells(path)[0].source == code_cells(NOTEBOOKS[0])[0].source
+
+
+@each_notebook
+def test_cells_were_executed_in_their_order(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_cells_that_print_have_a_stored_output(path):
+    def prints(cell):
+        calls = [node.value for node in ast.parse(cell.source).body if isinstance(node, ast.Expr)]
+        return any(isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print" for call in calls)
+
+    printing = [cell for cell in code_cells(path) if prints(cell)]
+    assert printing
+    assert [cell.source for cell in printing if not cell.outputs] == []
+
+
+@each_notebook
+def test_no_stored_output_is_an_error(path):
+    outputs = [out for cell in code_cells(path) for out in cell.outputs]
+    assert [out.evalue for out in outputs if out.output_type == "error"] == []
+
+
+@each_notebook
+def test_no_stored_output_is_a_warning(path):
+    outputs = [out for cell in code_cells(path) for out in cell.outputs]
+    assert [out.text for out in outputs if out.get("name") == "stderr"] == []
+
+
+@each_notebook
+def test_stored_outputs_are_those_of_the_embedded_edition(path):
+    first = code_cells(path)[0].outputs
+    assert [out.text for out in first] == ["Model: gpt2-mini (10M). Messages: sample.\n"]

@@ -1,0 +1,150 @@
+"""reference_results.py: the published numbers, and the comparison of a run with them."""
+
+import pytest
+
+from reference_results import compare_with_published, is_published_setting, published, tolerance_of
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("initial_accuracy_percent.train", 46.25),
+        ("initial_accuracy_percent.validation", 45.00),
+        ("initial_accuracy_percent.test", 48.75),
+        ("initial_loss.train", 2.453),
+        ("initial_loss.validation", 2.583),
+        ("initial_loss.test", 2.322),
+        ("head.token_ids", [5211, 345, 423, 640]),
+        ("head.outputs", [[-1.5854, 0.9904], [-3.7235, 7.4548], [-2.2661, 6.6049], [-3.5983, 3.9902]]),
+        ("head.outputs.3.1", 3.9902),
+        ("head.class_label_of_last_token", 1),
+        ("dataset_facts.first_balanced_row_labels", [4307, 4138, 4831, 4461, 5440]),
+        ("dataset_facts.split_train_validation_test", [1045, 149, 300]),
+        ("dataset_facts.train_max_length_tokens", 120),
+        ("dataset_facts.batches_train_validation_test", [130, 19, 38]),
+    ],
+)
+def test_published_value(key, value):
+    assert published(key) == value
+
+
+def test_published_texts_begin_with_their_prompts():
+    generation = published("generation")
+    assert len(generation) == 2
+    assert all(entry["text"].startswith(entry["prompt"]) for entry in generation)
+
+
+@pytest.mark.parametrize("key", ["initial_loss.training", "no_such_key"])
+def test_unknown_key_is_named(key):
+    with pytest.raises(KeyError, match=key):
+        published(key)
+
+
+@pytest.mark.parametrize(
+    "key, tolerance",
+    [
+        ("initial_loss.train", 0.005),
+        ("initial_accuracy_percent.test", 1.25),
+        ("head.outputs", 0.005),
+        ("head.outputs.0", 0.005),
+        ("head.token_ids", 0),
+        ("dataset_facts.ham", 0),
+        ("generation.0.text", 0),
+    ],
+)
+def test_tolerance(key, tolerance):
+    assert tolerance_of(key) == tolerance
+
+
+# ---------------------------------------------------------------------------------
+# A run in the published setting
+# ---------------------------------------------------------------------------------
+
+AGREEING = {
+    "dataset_facts.split_train_validation_test": [1045, 149, 300],
+    "head.outputs": [[-1.5853, 0.9905], [-3.7240, 7.4543], [-2.2661, 6.6049], [-3.5983, 3.9902]],
+    "initial_accuracy_percent.train": 47.5,  # one message of 80 more
+    "initial_loss.train": 2.4579,
+    "generation.0.text": published("generation.0.text"),
+}
+
+
+def test_run_within_the_tolerances_agrees(capsys):
+    compare_with_published(AGREEING, same_setting=True)
+    assert [line.split(" | ")[-1] for line in capsys.readouterr().out.splitlines()] == ["match"] + ["yes"] * 5
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("initial_loss.train", 2.459),
+        ("initial_loss.train", float("nan")),
+        ("initial_accuracy_percent.train", 48.75),
+        ("dataset_facts.ham", 4824),
+        ("dataset_facts.split_train_validation_test", [1045, 149, 301]),
+        ("dataset_facts.split_train_validation_test", [1045, 149]),
+        ("head.outputs", [[-1.5854, 0.9904], [-3.7235, 7.4548], [-2.2661, 6.6049], [-3.5983, 3.9702]]),
+        ("generation.0.text", "Every effort moves you backward."),
+    ],
+)
+def test_run_beyond_the_tolerance_is_an_error_that_names_the_result(key, value):
+    with pytest.raises(AssertionError, match=f"{key}: this run"):
+        compare_with_published({**AGREEING, key: value}, same_setting=True)
+
+
+def test_error_names_no_result_that_agrees():
+    with pytest.raises(AssertionError) as error:
+        compare_with_published({**AGREEING, "initial_loss.test": 3.0}, same_setting=True)
+    assert [line.split(":")[0] for line in str(error.value).splitlines()[1:]] == ["initial_loss.test"]
+
+
+def test_table_is_printed_before_the_error(capsys):
+    with pytest.raises(AssertionError):
+        compare_with_published({"initial_loss.test": 2.4}, same_setting=True)
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[1].split(" | ")]
+    assert row == ["initial_loss.test", "2.4000", "2.3220", "NO"]
+
+
+# ---------------------------------------------------------------------------------
+# A run in another setting
+# ---------------------------------------------------------------------------------
+
+
+def test_other_edition_never_fails(capsys):
+    compare_with_published({"initial_loss.test": 99.0, "dataset_facts.ham": 1}, same_setting=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[-1].strip() for line in lines[:3]] == ["match", "-", "-"]
+
+
+def test_other_edition_says_when_a_match_is_expected(capsys):
+    compare_with_published({"initial_loss.test": 99.0}, same_setting=False)
+    assert capsys.readouterr().out.endswith("(match: only with gpt2-small (124M) on the UCI data)\n")
+
+
+def test_other_edition_still_needs_a_published_value():
+    with pytest.raises(KeyError, match="initial_loss.nothing"):
+        compare_with_published({"initial_loss.nothing": 1.0}, same_setting=False)
+
+
+@pytest.mark.parametrize(
+    "model, data, same",
+    [
+        (None, None, True),
+        ("gpt2-small (124M)", "uci", True),
+        ("gpt2-small (124M)", "sample", False),
+        ("gpt2-mini (10M)", "uci", False),
+        ("gpt2-mini (10M)", "sample", False),
+        ("gpt2-medium (355M)", "uci", False),
+    ],
+)
+def test_published_setting_is_124m_on_the_uci_data(monkeypatch, model, data, same):
+    for name, value in (("CHOOSE_MODEL", model), ("CHOOSE_DATA", data)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert is_published_setting() is same
+
+
+def test_variables_decide_where_nothing_is_said(monkeypatch):
+    monkeypatch.setenv("CHOOSE_MODEL", "gpt2-small (124M)")
+    with pytest.raises(AssertionError, match="initial_loss.test"):
+        compare_with_published({"initial_loss.test": 99.0})
