@@ -124,6 +124,12 @@ def fetch_safetensors(model_size, folder):
             "The embedded checkpoint is a TensorFlow checkpoint, and TensorFlow is not installed. "
             "Install it for the first load (pip install tensorflow); later loads do without."
         )
+    if (folder / SAFETENSORS_FILE).exists() and (folder / DATA_FILE).exists():
+        raise ModuleNotFoundError(
+            f"{folder / SAFETENSORS_FILE} was not made from the {DATA_FILE} beside it, and TensorFlow, "
+            "which reads that, is not installed. Install it (pip install tensorflow), or remove one of "
+            "the two files."
+        )
     provide_file(model_size, folder, "hparams.json")
     provide_file(model_size, folder, SAFETENSORS_FILE)
 
@@ -230,7 +236,7 @@ def read_settings(folder):
     try:
         settings = json.loads(path.read_text())
         return {key: int(settings[key]) for key in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a valid hparams.json ({error!r}). Delete it and load again."
         ) from error
@@ -336,7 +342,7 @@ def read_tensorflow_checkpoint(folder):
             name: reader.get_tensor(f"model/{name}").astype(np.float32).reshape(shape)
             for name, shape in expected_shapes(settings).items()
         }
-    except (tf.errors.OpError, RuntimeError) as error:
+    except (tf.errors.OpError, RuntimeError, IndexError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Delete the files in {folder} and load again."
         ) from error

@@ -273,8 +273,9 @@ def load_weights_into_gpt(gpt, params):
     ]
     for i, (block, values) in enumerate(zip(gpt.trf_blocks, params["blocks"])):
         attn, mlp = values["attn"], values["mlp"]
-        query_w, key_w, value_w = np.split(attn["c_attn"]["w"], 3, axis=-1)  # (C, 3C) -> 3 x (C, C)
-        query_b, key_b, value_b = np.split(attn["c_attn"]["b"], 3, axis=-1)  # (3C,) -> 3 x (C,)
+        # array_split also cuts what has no three equal parts; the check of the shapes names it
+        query_w, key_w, value_w = np.array_split(attn["c_attn"]["w"], 3, axis=-1)  # (C, 3C) -> 3 x (C, C)
+        query_b, key_b, value_b = np.array_split(attn["c_attn"]["b"], 3, axis=-1)  # (3C,) -> 3 x (C,)
         pairs += [
             (f"h{i}/attn/c_attn/w (query)", block.att.W_query.weight, query_w.T),
             (f"h{i}/attn/c_attn/w (key)", block.att.W_key.weight, key_w.T),

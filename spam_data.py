@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -91,10 +92,11 @@ def read_member(zip_path):
         with zipfile.ZipFile(zip_path) as archive:
             for name in archive.namelist():
                 path = PurePosixPath(name.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+                if path.is_absolute() or ".." in path.parts or ":" in name:
                     raise ValueError(f"the archive has an unsafe file name: {name!r}")
             content = archive.read(MEMBER)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        # RuntimeError: the archive is encrypted, or compressed in a way that zipfile does not know
         raise ValueError(f"not a valid zip archive ({error})") from error
     except KeyError as error:
         raise ValueError(f"the archive has no file {MEMBER!r}") from error
@@ -200,7 +202,8 @@ class SpamDataset(Dataset):
     """
 
     def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):
-        self.data = pd.read_csv(csv_file, keep_default_na=False)  # a message "NA" is a text
+        # a message "NA" or "2026" is a text
+        self.data = pd.read_csv(csv_file, keep_default_na=False, dtype={"Text": str})
         if len(self.data) == 0:
             raise ValueError(f"{csv_file} has no rows.")
         # disallowed_special=(): a message that contains "<|endoftext|>" is ordinary text

@@ -85,9 +85,7 @@ def main():
 
     use_bundled_tokenizer_files()
     loaders = create_spam_loaders(tiktoken.get_encoding("gpt2"), find_spam_file(args.data))
-    print(
-        f"{args.data} data, AdamW lr {args.lr:g}, weight decay 0.1, {args.epochs} epochs, batch 8, {args.device}"
-    )
+    print(f"{args.data} data, AdamW lr {args.lr:g}, weight decay 0.1, {args.epochs} epochs, {args.device}")
     print("values     | seed | training | validation | test")
     for values in ("pretrained", "random"):
         results = []

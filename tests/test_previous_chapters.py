@@ -314,7 +314,6 @@ def test_wrong_shape_in_the_last_block_is_named(tiny_params):
         load_weights_into_gpt(GPTModel(config_of(TINY)), with_wrong_last_bias(tiny_params))
 
 
-@pytest.mark.xfail(strict=True, reason="np.split raises its own error first, without a name")
 def test_query_key_value_matrix_that_has_no_three_parts_is_named(tiny_params):
     params = copy.deepcopy(tiny_params)
     params["blocks"][1]["attn"]["c_attn"]["w"] = params["blocks"][1]["attn"]["c_attn"]["w"][:, :-1]

@@ -18,8 +18,8 @@ def state_of(root):
     digest = hashlib.sha256()
     for name, default in CHOICES.items():
         digest.update(os.environ.get(name, default).encode())
-    files = [*root.glob("*.py"), *root.glob("*.json"), *root.glob("assets/*.tsv"), *root.glob("assets/*/*.json")]
-    for path in [*sorted(files), root / "constraints.txt"]:
+    patterns = ["*.py", "*.json", "assets/*.tsv", "assets/*/*.json", "constraints.txt"]
+    for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

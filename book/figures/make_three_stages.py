@@ -93,7 +93,8 @@ def draw_text(x, y, text, extra=""):
 
 def draw_arrow(x1, y1, x2, y2):
     """Draw a straight arrow."""
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{INK}" stroke-width="2" marker-end="url(#arrow)"/>'
+    line = f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{INK}" stroke-width="2" '
+    return line + 'marker-end="url(#arrow)"/>'
 
 
 def draw_badge(x, middle, number, colour):
