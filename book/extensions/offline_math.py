@@ -6,6 +6,9 @@ network, and screen readers read it. docutils, which Sphinx builds on, translate
 LaTeX. Chosen by ``html_math_renderer: mathml`` in ``_config.yml``.
 """
 
+import html
+import re
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
@@ -13,14 +16,18 @@ from sphinx.util.math import get_node_equation_number
 
 logger = logging.getLogger(__name__)
 
+# "log" stands apart from what follows, as in LaTeX, unless that is a bracket
+FUNCTION = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*<mo[^>]*>[(\[{|])")
+THIN_SPACE = '<mo>&ApplyFunction;</mo><mspace width="0.167em"/>'
+
 
 def to_mathml(node, as_block):
     """Translate one formula; a formula that docutils cannot translate is a warning."""
     try:
-        return tex2mathml(node.astext().strip(), as_block=as_block)
+        return FUNCTION.sub(THIN_SPACE, tex2mathml(node.astext().strip(), as_block=as_block))
     except ValueError as error:  # docutils' MathError is one
         logger.warning("no MathML for the formula %r: %s", node.astext(), error, location=node)
-        return f"<code>{nodes.unescape(node.astext())}</code>"
+        return f"<code>{html.escape(node.astext())}</code>"
 
 
 def visit_inline(self, node):
