@@ -19,8 +19,10 @@ With ``--kept-tokens 50257`` every token has its own row (worth it on a GPU).
 
 Optimisers: Muon for the weight matrices of the blocks (Jordan et al. 2024), AdamW for
 embeddings, biases and layer norms. Learning rate: short warm-up, constant, then linear
-decay to zero. Windows: 256 tokens, then 1,024 (the full context) in the last quarter, so
-that every position embedding is trained.
+decay to zero. Windows: 256 tokens, then 1,024 (the full context) towards the end, so that
+every position embedding is trained. The defaults are those of the shipped checkpoint. To
+train for longer, run it again with a larger ``--tokens``: it goes on from the state before
+the decay.
 """
 
 import argparse
@@ -236,7 +238,7 @@ def train(args):
     state_path = next((p for p in states if p.exists()), None)
     if state_path:
         state = torch.load(state_path, map_location=device, weights_only=True)
-        if state["step"] > decay_from and state["steps"] != steps and states[1].exists():
+        if state["decaying"] and state["steps"] != steps:  # another length: the decay starts anew
             state = torch.load(states[1], map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"]):
@@ -250,6 +252,7 @@ def train(args):
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
             "steps": steps,
+            "decaying": step > decay_from,
             "elapsed": elapsed + time.time() - started,
             "kept_tokens": args.kept_tokens,
         }
@@ -383,11 +386,11 @@ if __name__ == "__main__":
     p = commands.add_parser("train")
     p.add_argument("texts")
     p.add_argument("run")
-    p.add_argument("--tokens", type=int, default=30_000_000, help="training tokens in all")
+    p.add_argument("--tokens", type=int, default=15_564_800, help="training tokens in all")
     p.add_argument("--batch-tokens", type=int, default=4096)
     p.add_argument("--window", type=int, default=256)
-    p.add_argument("--long-share", type=float, default=0.25, help="share of the steps on full-length windows")
-    p.add_argument("--decay-share", type=float, default=0.3)
+    p.add_argument("--long-share", type=float, default=0.14, help="share of the steps on full-length windows")
+    p.add_argument("--decay-share", type=float, default=0.17)
     p.add_argument("--kept-tokens", type=int, default=12_287)
     p.add_argument("--muon-lr", type=float, default=0.02)
     p.add_argument("--adam-lr", type=float, default=3e-3)
