@@ -34,13 +34,14 @@ endif
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help book test lint notebooks lab clean
+.PHONY: help book test lint notebooks repository lab clean
 
 help:
 	@echo "make book       build the book in _build/html, every notebook executed"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
+	@echo "make repository URL=https://...   set the address that notebooks on Colab fetch the book from"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
 	@echo "CHECKPOINT=124M make ...   the same with OpenAI's weights and the UCI data"
@@ -69,6 +70,9 @@ lint: $(TEST_READY)
 
 notebooks: $(BOOK_READY)
 	$(BIN)/python notebooks/execute.py
+
+repository: $(BOOK_READY)
+	$(BIN)/python notebooks/set_repository.py "$(URL)"
 
 lab: $(BOOK_READY)
 	$(BIN)/jupyter lab

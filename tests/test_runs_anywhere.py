@@ -1,0 +1,81 @@
+"""Every notebook runs from any folder of the book, and on Colab, where it fetches the book first."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LEFT_OUT = (".venv", ".git", "_build", "gpt2", ".cache", "sms_spam_collection", "__pycache__", ".*_cache")
+EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample"}
+
+sys.path.insert(0, str(ROOT / "notebooks"))
+from set_repository import set_repository  # noqa: E402
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+pytestmark = pytest.mark.slow
+
+
+def run(path, folder, monkeypatch):
+    """Execute a notebook with a folder as working directory; return what its first cell printed."""
+    for name, value in EMBEDDED.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    return "".join(output.get("text", "") for output in first.outputs)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A git repository with the book as it stands here."""
+    folder = tmp_path_factory.mktemp("origin") / "book"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "The book"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def colab(tmp_path, monkeypatch):
+    """A kernel that looks like Colab's: the module google.colab is loaded when it starts."""
+    content, start = tmp_path / "content", tmp_path / "start"
+    content.mkdir()
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(
+        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(start))
+    return content
+
+
+@each_notebook
+def test_notebook_runs_from_another_folder_of_the_book(path, monkeypatch):
+    assert "gpt2-mini (10M)" in run(path, ROOT / "tests" / "data", monkeypatch)
+
+
+@each_notebook
+def test_notebook_fetches_the_book_on_colab(path, colab, repository, monkeypatch):
+    alone = Path(shutil.copy(path, colab))  # Colab opens the notebook without the files around it
+    set_repository(alone, str(repository))
+    assert "gpt2-mini (10M)" in run(alone, colab, monkeypatch)
+    assert (colab / "book" / "notebook_setup.py").exists()
+
+
+def test_notebook_alone_says_what_is_missing(tmp_path, monkeypatch):
+    alone = Path(shutil.copy(NOTEBOOKS[0], tmp_path))
+    with pytest.raises(Exception, match="Open the notebook from a copy of the whole book"):
+        run(alone, tmp_path, monkeypatch)
+
+
+def test_first_cell_has_at_most_eight_lines():
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        assert len(first.source.splitlines()) <= 8, path.name
