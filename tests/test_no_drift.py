@@ -1,6 +1,7 @@
 """What a notebook shows is what the modules do, and each stored output was printed by its cell."""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -114,3 +115,30 @@ def test_no_stored_output_is_a_warning(path):
 def test_stored_outputs_are_those_of_the_embedded_edition(path):
     first = code_cells(path)[0].outputs
     assert [out.text for out in first] == ["Model: gpt2-mini (10M). Messages: sample.\n"]
+
+
+def imported_from_modules(code):
+    modules = {module.stem for module in MODULES}
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    return {alias.name for node in nodes if node.module in modules for alias in node.names}
+
+
+def explained_in(cell):
+    """Names that a cell explains: in inline code, in comments or beside them, or by a definition."""
+    if cell.cell_type == "markdown":
+        prose = re.sub(r"^```.*$", "", cell.source, flags=re.MULTILINE)
+        texts = re.findall(r"`([^`]+)`", prose)
+    else:
+        texts = [line for line in cell.source.splitlines() if "#" in line]
+    return set(re.findall(r"\w+", " ".join(texts))) | (
+        set(definitions(cell.source)) if cell.cell_type == "code" else set()
+    )
+
+
+def test_every_imported_name_is_explained_here_or_earlier():
+    explained = set()
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        explained = explained.union(*(explained_in(cell) for cell in cells))
+        imported = set().union(*(imported_from_modules(c.source) for c in cells if c.cell_type == "code"))
+        assert not imported - explained, f"{path.name} imports without a word: {imported - explained}"
