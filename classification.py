@@ -47,14 +47,15 @@ def freeze_all_layers(model):
         param.requires_grad = False
 
 
-def add_classification_head(model, num_classes=2):
-    """Replace the output layer by a new one with one logit for each class (seed 123).
+def add_classification_head(model, num_classes=2, seed=123):
+    """Replace the output layer by a new one with one logit for each class.
 
     Args:
         model (GPTModel): the language model; its ``out_head`` is replaced.
         num_classes (int): number of classes. Output of the model: (B, T, num_classes).
+        seed (int): seed of the new random values; 123 throughout the book.
     """
-    torch.manual_seed(123)
+    torch.manual_seed(seed)
     emb_dim = model.tok_emb.embedding_dim
     model.out_head = torch.nn.Linear(in_features=emb_dim, out_features=num_classes)
 

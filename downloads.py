@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -45,6 +46,24 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
+@contextmanager
+def atomic_file(target):
+    """Give a temporary path to write; it becomes ``target`` only if the block ends without an error.
+
+    Nothing half-written ever stands under the final name, and nothing is left behind.
+    """
+    target = Path(target)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        os.chmod(partial, 0o644)  # mkstemp made it private to this user
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def fetch_file(target, sources, verify, way_on):
     """Put a file in place, from the first source that has it whole and right.
 
@@ -65,21 +84,16 @@ def fetch_file(target, sources, verify, way_on):
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for source in sources:
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
         try:
-            if is_web_address(source):
-                _download(source, partial, target.name)
-            else:
-                shutil.copyfile(source, partial)
-            verify(Path(partial))
-            os.chmod(partial, 0o644)  # mkstemp made it private to this user
-            os.replace(partial, target)
+            with atomic_file(target) as partial:
+                if is_web_address(source):
+                    _download(source, partial, target.name)
+                else:
+                    shutil.copyfile(source, partial)
+                verify(partial)
             return target
         except (OSError, ValueError) as error:
             failures.append(f"  {source}\n    {error}")
-        finally:
-            Path(partial).unlink(missing_ok=True)
     raise DownloadError(f"Could not get {target.name}. Tried:\n" + "\n".join(failures) + f"\n{way_on}")
 
 

@@ -13,7 +13,6 @@ import filecmp
 import importlib.util
 import json
 import os
-import tempfile
 from hashlib import sha1
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from downloads import fetch_file, join_source, sha256_of
+from downloads import atomic_file, fetch_file, join_source, sha256_of
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -383,14 +382,8 @@ def write_safetensors(path, flat, source):
     notes size and time of the data file that it was made from (see :func:`copy_is_current`).
     """
     tensors = {safetensors_name(name): np.ascontiguousarray(array) for name, array in flat.items()}
-    handle, partial = tempfile.mkstemp(suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
+    with atomic_file(path) as partial:
         save_file(tensors, partial, metadata={"format": "pt", "made_from": fingerprint(source)})
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def fingerprint(path):

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from downloads import fetch_file, join_source, sha256_of
+from downloads import atomic_file, fetch_file, join_source, sha256_of
 
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip"
@@ -70,12 +70,8 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
 
     Path(extracted_path).mkdir(parents=True, exist_ok=True)
     data_file_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = data_file_path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with atomic_file(data_file_path) as partial:
         partial.write_bytes(read_member(zip_path))
-        os.replace(partial, data_file_path)
-    finally:
-        partial.unlink(missing_ok=True)
     print(f"File downloaded and saved as {data_file_path}")
 
 

@@ -20,6 +20,7 @@ import tiktoken  # noqa: E402
 import torch  # noqa: E402
 
 from classification import (  # noqa: E402
+    add_classification_head,
     calc_accuracy_loader,
     choose_device,
     freeze_all_layers,
@@ -35,7 +36,7 @@ MODEL = "gpt2-mini (10M)"
 
 
 def random_model(seed):
-    """The same architecture with random values, drawn as GPT-2 draws them before training."""
+    """The same architecture with random values: matrices with GPT-2's standard deviation of 0.02."""
     torch.manual_seed(seed)
     model = GPTModel(model_config(MODEL))
     for parameter in model.parameters():
@@ -47,8 +48,7 @@ def random_model(seed):
 def fine_tune(model, loaders, seed, lr, epochs, device):
     """Train the last block and a new head; return the accuracy on the three full sets in percent."""
     freeze_all_layers(model)
-    torch.manual_seed(seed)
-    model.out_head = torch.nn.Linear(model.tok_emb.embedding_dim, 2)
+    add_classification_head(model, seed=seed)
     unfreeze_last_block(model)
     model.to(device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.1)
