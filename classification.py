@@ -9,11 +9,11 @@ The steps and names follow Raschka (2024), chapter 6.
 """
 
 import argparse
-import os
 
 import tiktoken
 import torch
 
+from edition import chosen_data, chosen_model
 from gpt_download import download_and_load_gpt2, use_bundled_tokenizer_files
 from previous_chapters import MODEL_CONFIGS, GPTModel, load_weights_into_gpt, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
@@ -339,13 +339,13 @@ def main():
     initial.add_argument(
         "--model",
         choices=list(MODEL_CONFIGS),
-        default=os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)"),
+        default=chosen_model(),
         help="default: the variable CHOOSE_MODEL, else gpt2-small (124M)",
     )
     initial.add_argument(
         "--data",
         choices=DATA_CHOICES,
-        default=os.environ.get("CHOOSE_DATA", "uci"),
+        default=chosen_data(),
         help="the UCI collection or the sample of this book; default: the variable CHOOSE_DATA, else uci",
     )
     initial.add_argument("--device", type=torch.device, default=choose_device())

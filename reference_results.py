@@ -6,8 +6,9 @@ checkpoint, the UCI SMS Spam Collection and the seeds of this book, and the tole
 
 import json
 import math
-import os
 from pathlib import Path
+
+from edition import chosen_data, chosen_model
 
 RESULTS = json.loads((Path(__file__).resolve().parent / "reference_results.json").read_text(encoding="utf-8"))
 
@@ -39,9 +40,7 @@ def tolerance_of(key):
 
 def is_published_setting():
     """Whether this run uses the checkpoint and the data of the published numbers."""
-    model = os.environ.get("CHOOSE_MODEL", RESULTS["checkpoint"])
-    data = os.environ.get("CHOOSE_DATA", "uci")
-    return model == RESULTS["checkpoint"] and data == "uci"
+    return chosen_model() == RESULTS["checkpoint"] and chosen_data() == "uci"
 
 
 def agrees(value, reference, tolerance):

@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from downloads import atomic_file, fetch_file, join_source, sha256_of
+from edition import chosen_data
 
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip"
@@ -122,7 +123,7 @@ def find_spam_file(choice=None):
     Raises:
         ValueError: for any other choice, or if the UCI file is there but damaged.
     """
-    choice = choice or os.environ.get("CHOOSE_DATA", "uci")
+    choice = choice or chosen_data()
     if choice not in DATA_CHOICES:
         raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
     if choice == "sample":

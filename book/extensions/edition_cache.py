@@ -7,17 +7,16 @@ again, and going back to a former edition finds its outputs still there.
 """
 
 import hashlib
-import os
+import sys
 from pathlib import Path
 
-CHOICES = {"CHOOSE_MODEL": "gpt2-small (124M)", "CHOOSE_DATA": "uci"}  # with what unset means
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from edition import chosen_data, chosen_model  # noqa: E402
 
 
 def state_of(root):
     """Return a short hash of everything that the outputs depend on, the notebooks aside."""
-    digest = hashlib.sha256()
-    for name, default in CHOICES.items():
-        digest.update(os.environ.get(name, default).encode())
+    digest = hashlib.sha256(f"{chosen_model()} {chosen_data()}".encode())
     patterns = ["*.py", "*.json", "assets/*.tsv", "assets/*/*.json", "constraints.txt"]
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
