@@ -3,12 +3,15 @@
 # The edition: mini (embedded checkpoint and sample, no network), or 124M, 355M, 774M, 1558M
 # (OpenAI's weights and the UCI data, downloaded once).
 CHECKPOINT ?= mini
-# The interpreter that makes the environment: Python 3.10 to 3.13.
-PYTHON ?= python3
 
+# PYTHON is the interpreter that makes the environment: Python 3.10 to 3.13.
+# The recipes are for a POSIX shell. On Windows, GNU make takes that of Git Bash when called there.
 ifeq ($(OS),Windows_NT)
+  PYTHON ?= python
   BIN := .venv/Scripts
+  export PYTHONUTF8 := 1
 else
+  PYTHON ?= python3
   BIN := .venv/bin
 endif
 
@@ -34,14 +37,15 @@ endif
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help book test lint notebooks repository lab clean
+.PHONY: help install book test lint notebooks repository lab clean
 
 help:
+	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
 	@echo "make book       build the book in _build/html, every notebook executed"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
-	@echo "make repository URL=https://...   set the address that notebooks on Colab fetch the book from"
+	@echo "make repository URL=https://github.com/OWNER/NAME   where the book is published: sets buttons and badges"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
 	@echo "CHECKPOINT=124M make ...   the same with OpenAI's weights and the UCI data"
@@ -57,9 +61,11 @@ $(TEST_READY): $(BOOK_READY) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
 	@touch $@
 
+install: $(TEST_READY)
+
 book: $(BOOK_READY)
 	$(BIN)/jupyter-book build . -W -n --keep-going
-	@echo "The book is built. Open it: file://$(CURDIR)/_build/html/index.html"
+	@echo "The book is built. Open it: file:///$(CURDIR:/%=%)/_build/html/index.html"
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
@@ -71,8 +77,8 @@ lint: $(TEST_READY)
 notebooks: $(BOOK_READY)
 	$(BIN)/python notebooks/execute.py
 
-repository: $(BOOK_READY)
-	$(BIN)/python notebooks/set_repository.py "$(URL)"
+repository:
+	@$(PYTHON) notebooks/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
 
 lab: $(BOOK_READY)
 	$(BIN)/jupyter lab
