@@ -45,7 +45,7 @@ help:
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
-	@echo "make repository URL=https://github.com/OWNER/NAME   where the book is published: sets buttons and badges"
+	@echo "make repository URL=https://github.com/OWNER/NAME   set where the book is published: buttons, badges, Colab"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
 	@echo "CHECKPOINT=124M make ...   the same with OpenAI's weights and the UCI data"

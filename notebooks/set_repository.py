@@ -3,7 +3,9 @@
 The setting is `repository: url:` in _config.yml; empty means that the book is not published.
 The buttons of the pages read it there. This script writes the address into that file and into
 what cannot read it: the first cell of every notebook, which fetches the book on Colab, the
-badges of README.md, and CITATION.cff. An empty address, `URL=`, takes it out of all of them.
+badges of README.md, and CITATION.cff. An empty address, `URL=`, takes it out of all of them;
+without `URL` the address stays, and what is not as it should be, such as the first cell of a
+new notebook, is written.
 
 It needs Python alone, so that it runs before the environment is made.
 """
@@ -120,13 +122,8 @@ def set_repository(address, root=ROOT):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(
-            "Which repository? make repository URL=https://github.com/OWNER/NAME (URL= for none). "
-            f"Now: {setting()[0] or 'none'}."
-        )
     try:
-        changed = set_repository(sys.argv[1])
+        changed = set_repository(sys.argv[1] if len(sys.argv) > 1 else setting()[0])
     except ValueError as error:
         sys.exit(str(error))
     print(f"Repository: {setting()[0] or 'none'}. Files changed: {len(changed)}.")

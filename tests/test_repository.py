@@ -38,7 +38,8 @@ def book(copy):
 
 
 def contents(book):
-    return {path.relative_to(book).as_posix(): path.read_bytes() for path in book.rglob("*.*")}
+    files = [path for path in book.rglob("*.*") if path.suffix in (".yml", ".md", ".cff", ".ipynb")]
+    return {path.relative_to(book).as_posix(): path.read_bytes() for path in files}
 
 
 def first_cell(path):
@@ -55,7 +56,7 @@ def files_with(text, book):
 
 
 def test_book_as_it_stands_follows_from_its_setting(copy):
-    # It also has the common first cell in every notebook; `make repository URL=...` writes that too.
+    # It also has the common first cell in every notebook. `make repository` writes what is named here.
     changed = set_repository(setting()[0], copy)
     assert [path.name for path in changed] == []
 
@@ -167,15 +168,30 @@ def test_badges_lead_to_workflows_that_exist(book):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_without_url_asks_for_it_and_changes_nothing():
-    process = subprocess.run(
-        ["make", f"PYTHON={Path(sys.executable).as_posix()}", "repository"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+def test_make_sets_keeps_refuses_and_removes_the_address(book):
+    shutil.copy(ROOT / "Makefile", book)
+    shutil.copy(ROOT / "notebooks" / "set_repository.py", book / "notebooks")
+
+    def make(*variables):
+        command = ["make", "repository", f"PYTHON={Path(sys.executable).as_posix()}", *variables]
+        return subprocess.run(command, cwd=book, capture_output=True, text=True)
+
+    before = contents(book)
+    assert make(f"URL={ADDRESS}").stdout.startswith(
+        f"Repository: {ADDRESS}. Files changed: {3 + len(NOTEBOOKS)}."
     )
-    assert process.returncode != 0
-    assert "make repository URL=https://github.com/OWNER/NAME" in process.stderr
+    path = book / "notebooks" / NOTEBOOKS[0]
+    complete = path.read_bytes()
+    notebook = nbformat.read(path, as_version=4)
+    next(cell for cell in notebook.cells if cell.cell_type == "code").source = "import os"
+    nbformat.write(notebook, path)
+    assert f"Repository: {ADDRESS}. Files changed: 1.\n  notebooks/{NOTEBOOKS[0]}" in make().stdout
+    assert path.read_bytes() == complete
+    refused = make("URL=https://example.org")
+    assert refused.returncode != 0 and "'https://example.org' is not the address" in refused.stderr
+    assert setting(book)[0] == ADDRESS
+    assert make("URL=").stdout.startswith("Repository: none.")
+    assert contents(book) == before
 
 
 # ---------------------------------------------------------------------------------
