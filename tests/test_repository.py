@@ -1,5 +1,6 @@
 """`make repository`: one setting, and buttons, badges, citation and Colab cell that follow from it."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -173,8 +174,12 @@ def test_make_sets_keeps_refuses_and_removes_the_address(book):
     shutil.copy(ROOT / "notebooks" / "set_repository.py", book / "notebooks")
 
     def make(*variables):
-        command = ["make", "repository", f"PYTHON={Path(sys.executable).as_posix()}", *variables]
-        return subprocess.run(command, cwd=book, capture_output=True, text=True)
+        python = f"PYTHON={Path(sys.executable).as_posix()}"
+        command = ["make", "--no-print-directory", "repository", python, *variables]
+        return subprocess.run(command, cwd=book, env=own_variables, capture_output=True, text=True)
+
+    # not the variables of the `make test` that may have started these tests
+    own_variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
     before = contents(book)
     assert make(f"URL={ADDRESS}").stdout.startswith(
