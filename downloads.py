@@ -100,8 +100,7 @@ def fetch_file(target, sources, verify, way_on):
             except (OSError, ValueError) as error:
                 if is_disk_full(error):  # no other source would help
                     raise DownloadError(
-                        f"Could not get {target.name}, the disk is full: {reason_of(error)}. "
-                        f"Make room and run again. {way_on}"
+                        f"Could not get {target.name}: {error}. Make room and run again to go on.\n{way_on}"
                     ) from error
                 failures.append(f"  {source}\n    {reason_of(error)}")
     raise DownloadError(f"Could not get {target.name}. Tried:\n" + "\n".join(failures) + f"\n{way_on}")

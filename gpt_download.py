@@ -466,6 +466,9 @@ def write_safetensors(path, flat, source):
 
     The copy has the names and the layout of Hugging Face's file of the same weights. It
     notes size and time of the data file that it was made from (see :func:`copy_is_current`).
+
+    Raises:
+        DiskFullError: if the disk has no room for it.
     """
     tensors = {safetensors_name(name): np.ascontiguousarray(array) for name, array in flat.items()}
     require_space(path.parent, sum(array.nbytes for array in tensors.values()), path.name)

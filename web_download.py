@@ -38,7 +38,7 @@ def require_space(folder, size, name):
     """Raise ``DiskFullError`` if ``folder`` has no room for ``size`` more bytes, which ``name`` needs."""
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise DiskFullError(f"{name} needs {size:,} bytes more, but only {free:,} are free in {folder}")
+        raise DiskFullError(f"{name} needs {size:,} bytes more, but only {free:,} bytes are free in {folder}")
 
 
 class Partial:
