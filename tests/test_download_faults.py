@@ -249,6 +249,13 @@ def fetch_a_part(case, server):
     return (case.folder / f"{case.target}.part").stat().st_size
 
 
+def provide_others(case):
+    """Put the files in place that are fetched before the target."""
+    case.folder.mkdir(parents=True)
+    for name in case.others:
+        (case.folder / name).write_text(json.dumps(TINY))
+
+
 def reason(message, path):
     """The line below the one of an address."""
     lines = message.splitlines()
@@ -365,6 +372,14 @@ def test_a_server_that_ignores_ranges_sends_all_again(case, server):
     server.script[case.mirror] = [Answer(cut_after=5000), Answer(honours_range=False)]
     succeed(case)
     assert server.of(case.mirror)[1][1:] == [200, len(case.content)]
+
+
+def test_a_part_from_another_address_is_not_continued(case, server):
+    fetch_a_part(case, server)
+    del server.files[case.mirror]
+    server.files[case.official] = case.content
+    succeed(case)
+    assert server.of(case.official) == [[None, 200, len(case.content)]]
 
 
 def test_without_a_version_nothing_is_continued_and_nothing_kept(case, server):
@@ -489,9 +504,7 @@ def test_the_error_lists_each_address_and_ends_with_the_way_on(case, server):
 def test_an_address_where_nobody_listens(case, server, monkeypatch):
     for variable in ("GPT2_MIRROR", "SPAM_MIRROR"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    if case.others:
-        case.folder.mkdir(parents=True)
-        (case.folder / "hparams.json").write_text(json.dumps(TINY))
+    provide_others(case)
     assert "Connection refused" in fail(case)
 
 
@@ -661,6 +674,7 @@ def test_an_interrupted_process_is_continued_by_the_next(case, server, signal_nu
 
 
 def test_two_processes_fetch_a_file_once(case, server):
+    provide_others(case)
     gate = threading.Event()
     server.script[case.mirror] = [Answer(gate=gate)]
     processes = [process_of(case), process_of(case)]
