@@ -673,20 +673,21 @@ def test_an_interrupted_process_is_continued_by_the_next(case, server, signal_nu
     assert server.of(case.mirror) == [[f"bytes={have}-", 206, len(case.content) - have]]
 
 
-def test_two_processes_fetch_a_file_once(case, server):
-    provide_others(case)
+def test_two_processes_fetch_a_file_once(gpt2, server):
+    provide_others(gpt2)
+    server.files[gpt2.mirror] = gpt2.content
     gate = threading.Event()
-    server.script[case.mirror] = [Answer(gate=gate)]
-    processes = [process_of(case), process_of(case)]
+    server.script[gpt2.mirror] = [Answer(gate=gate)]
+    processes = [process_of(gpt2), process_of(gpt2)]
     # one of them waits for the other, and says so
     ready, _, _ = select.select([process.stdout for process in processes], [], [], 60)
-    assert ready[0].readline().startswith(f"Another process is fetching {case.folder / case.target}.")
+    assert ready[0].readline().startswith(f"Another process is fetching {gpt2.folder / gpt2.target}.")
     gate.set()
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert [status for _, status, _ in server.of(case.mirror)] == [200]
-    succeed(case)  # what they left is right, and nothing else is there
+    assert [status for _, status, _ in server.of(gpt2.mirror)] == [200]
+    succeed(gpt2)  # what they left is right, and nothing else is there
 
 
 def test_where_the_first_of_two_processes_is_killed_the_second_goes_on(gpt2, server):
