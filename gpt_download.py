@@ -2,15 +2,13 @@
 
 ``download_and_load_gpt2`` is the one function that a notebook needs. It gives the same
 result for every size, from OpenAI's TensorFlow files or from the same weights in the
-safetensors format, and leaves a safetensors copy behind: only the first load needs
-TensorFlow.
+safetensors format, and leaves a safetensors copy behind: only the first load uses
+TensorFlow, and where TensorFlow is missing, no load does.
 
 Sources: the file layout and variable names are OpenAI's (Radford et al. 2019,
 github.com/openai/gpt-2); the nested ``params`` are those of Raschka (2024).
 """
 
-import filecmp
-import importlib.util
 import json
 import os
 from hashlib import sha1
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from downloads import atomic_file, fetch_file, join_source, sha256_of
+from web_download import require_space
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
@@ -34,16 +33,20 @@ BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2"
 HUGGING_FACE_URL = "https://huggingface.co/openai-community"
 
 DATA_FILE = "model.ckpt.data-00000-of-00001"
+INDEX_FILE = "model.ckpt.index"
 SAFETENSORS_FILE = "model.safetensors"
+# In the order in which they are fetched: what is wrong with a small file shows before the big one comes.
 FILES = (
+    "hparams.json",
     "checkpoint",
     "encoder.json",
-    "hparams.json",
-    DATA_FILE,
-    "model.ckpt.index",
-    "model.ckpt.meta",
     "vocab.bpe",
+    INDEX_FILE,
+    "model.ckpt.meta",
+    DATA_FILE,
 )
+
+INDEX_END = bytes.fromhex("57fb808b247547db")  # how each table file of TensorFlow ends
 
 SHA256_124M = {
     "checkpoint": "dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb",
@@ -55,7 +58,9 @@ SHA256_124M = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
     SAFETENSORS_FILE: "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
 }
-SHA256_FILE = "sha256.json"  # the same table of the embedded checkpoint, made with it
+# Two more files stand beside the embedded checkpoint, made with it:
+SHA256_FILE = "sha256.json"  # the same table for its files
+TENSORS_FILE = "tensors.json"  # where each tensor stands in its data file
 
 WAY_ON = (
     "To go on without a network, use the embedded checkpoint: set CHOOSE_MODEL to 'gpt2-mini (10M)' "
@@ -69,8 +74,9 @@ def download_and_load_gpt2(model_size, models_dir):
 
     Sources, in this order: files already in ``<models_dir>/<model_size>/``; ``GPT2_MIRROR``
     (an http(s) base or a folder); OpenAI's public storage; the book author's mirror. Where
-    TensorFlow is not installed, the same weights come from Hugging Face as safetensors.
-    The embedded size "10M" is copied from ``assets/``.
+    TensorFlow cannot be imported, the same weights come as ``model.safetensors`` from
+    ``GPT2_MIRROR`` or Hugging Face. The embedded size "10M" is copied from ``assets/`` and
+    read either way.
 
     Args:
         model_size (str): ``"10M"`` (embedded), ``"124M"``, ``"355M"``, ``"774M"`` or ``"1558M"``.
@@ -95,9 +101,12 @@ def download_and_load_gpt2(model_size, models_dir):
 
     copy = folder / SAFETENSORS_FILE
     if not copy_is_current(folder):
-        if importlib.util.find_spec("tensorflow") is not None:
+        if tensorflow_works():
             fetch_checkpoint(model_size, folder)
             write_safetensors(copy, read_tensorflow_checkpoint(folder), source=folder / DATA_FILE)
+        elif model_size == EMBEDDED_SIZE:
+            fetch_checkpoint(model_size, folder)
+            write_safetensors(copy, read_embedded_checkpoint(folder), source=folder / DATA_FILE)
         else:
             fetch_safetensors(model_size, folder)
 
@@ -118,47 +127,48 @@ def fetch_checkpoint(model_size, folder):
 
 def fetch_safetensors(model_size, folder):
     """Fetch the weights without TensorFlow: ``hparams.json`` and Hugging Face's safetensors file."""
-    if model_size == EMBEDDED_SIZE:
+    copy, data = folder / SAFETENSORS_FILE, folder / DATA_FILE
+    if copy.exists() and data.exists() and origin_of(copy) is not None:
         raise ModuleNotFoundError(
-            "The embedded checkpoint is a TensorFlow checkpoint, and TensorFlow is not installed. "
-            "Install it for the first load (pip install tensorflow); later loads do without."
-        )
-    if (folder / SAFETENSORS_FILE).exists() and (folder / DATA_FILE).exists():
-        raise ModuleNotFoundError(
-            f"{folder / SAFETENSORS_FILE} was not made from the {DATA_FILE} beside it, and TensorFlow, "
-            "which reads that, is not installed. Install it (pip install tensorflow), or remove one of "
-            "the two files."
+            f"{copy} was made from another {DATA_FILE} than the one beside it, and TensorFlow, which reads "
+            "that, cannot be imported. Install it (pip install tensorflow), or remove one of the two files."
         )
     provide_file(model_size, folder, "hparams.json")
     provide_file(model_size, folder, SAFETENSORS_FILE)
 
 
 def provide_file(model_size, folder, name):
-    """Verify one file that is there, or fetch it."""
+    """Verify one file that is there, or fetch it. A wrong file of the embedded checkpoint is replaced."""
     target = folder / name
-    if not target.exists():
-        fetch_file(
-            target,
-            sources_of(model_size, name),
-            verify=lambda path: verify_file(path, model_size, name, folder),
-            way_on=WAY_ON,
-        )
-        return
-    try:
-        verify_file(target, model_size, name, folder)
-    except ValueError as error:
-        raise ValueError(
-            f"{target} is damaged or not the published file: {error}. Delete it and load again to "
-            "fetch it anew; GPT2_VERIFY=0 turns this check off."
-        ) from error
+    if target.exists():
+        try:
+            verify_file(target, model_size, name, folder)
+            return
+        except ValueError as error:
+            if model_size != EMBEDDED_SIZE:
+                raise ValueError(
+                    f"{target} is damaged or not the published file: {error}. Delete it and load again to "
+                    "fetch it anew; GPT2_VERIFY=0 turns this check off."
+                ) from error
+    fetch_file(
+        target,
+        sources_of(model_size, name),
+        verify=lambda path: verify_file(path, model_size, name, folder),
+        way_on=WAY_ON,
+    )
 
 
 def remove_outdated_copy(folder):
-    """Remove the copy of the embedded checkpoint where ``assets/`` has another by now."""
-    data = folder / DATA_FILE
-    if data.exists() and not filecmp.cmp(data, ASSETS / EMBEDDED_SIZE / DATA_FILE, shallow=False):
-        for name in (*FILES, SAFETENSORS_FILE):
-            (folder / name).unlink(missing_ok=True)
+    """Remove the safetensors copy of an embedded checkpoint that ``assets/`` no longer has.
+
+    The index of a TensorFlow checkpoint holds a checksum of every tensor, so this small file
+    tells which checkpoint it is. A data file that was changed is noticed by its size and time
+    (see :func:`copy_is_current`).
+    """
+    index = folder / INDEX_FILE
+    if index.exists() and sha256_of(index) != known_hashes(EMBEDDED_SIZE)[INDEX_FILE]:
+        if os.environ.get("GPT2_VERIFY") != "0":
+            (folder / SAFETENSORS_FILE).unlink(missing_ok=True)
 
 
 def sources_of(model_size, name):
@@ -179,11 +189,21 @@ def known_hashes(model_size):
     return SHA256_124M if model_size == "124M" else {}
 
 
+def known_settings(model_size):
+    """Return the content that ``hparams.json`` of one size must have."""
+    from previous_chapters import MODEL_CONFIGS, model_config  # imports PyTorch: only for this check
+
+    cfg = model_config(next(name for name in MODEL_CONFIGS if name.endswith(f"({model_size})")))
+    names = {"n_vocab": "vocab_size", "n_ctx": "context_length", "n_embd": "emb_dim"}
+    names |= {"n_head": "n_heads", "n_layer": "n_layers"}
+    return {theirs: cfg[ours] for theirs, ours in names.items()}
+
+
 def verify_file(path, model_size, name, folder):
     """Raise ``ValueError`` if a file is not the published one. ``GPT2_VERIFY=0`` turns the check off.
 
     Where the SHA-256 is known it must match. For the larger sizes none is known: there the
-    data file must hold exactly 4 bytes for each parameter that ``hparams.json`` implies.
+    content must fit the size (:func:`verify_content`).
 
     Args:
         path (Path): the file, possibly under a temporary name.
@@ -193,16 +213,35 @@ def verify_file(path, model_size, name, folder):
     """
     if os.environ.get("GPT2_VERIFY") == "0":
         return
-    size = path.stat().st_size
     expected = known_hashes(model_size).get(name)
-    if expected is not None:
-        found = sha256_of(path)
+    if expected is None:
+        verify_content(path, model_size, name, folder)
+        return
+    found = sha256_of(path)
+    if found != expected:
+        raise ValueError(f"its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected {expected}")
+
+
+def verify_content(path, model_size, name, folder):
+    """Raise ``ValueError`` if a file cannot be what its name says. Arguments as :func:`verify_file`."""
+    if name == "hparams.json":
+        found, expected = parse_settings(path.read_bytes()), known_settings(model_size)
         if found != expected:
-            raise ValueError(f"its SHA-256 is {found} ({size:,} bytes), expected {expected}")
+            raise ValueError(f"it says {found}, but GPT-2 {model_size} has {expected}")
+    elif name == "encoder.json":
+        json.loads(path.read_bytes())
+    elif name == "vocab.bpe" and not path.read_bytes().startswith(b"#version"):
+        raise ValueError("it does not begin with '#version' as a list of merges does")
+    elif name == "checkpoint" and b"model_checkpoint_path" not in path.read_bytes():
+        raise ValueError("it does not name a checkpoint")
+    elif name == INDEX_FILE and not path.read_bytes().endswith(INDEX_END):
+        raise ValueError("it is not the index of a TensorFlow checkpoint")
     elif name == DATA_FILE:
-        expected_bytes = 4 * count_parameters(read_settings(folder))
-        if size != expected_bytes:
-            raise ValueError(f"it has {size:,} bytes, expected {expected_bytes:,}, 4 for each parameter")
+        size, expected_size = path.stat().st_size, 4 * count_parameters(read_settings(folder))
+        if size != expected_size:
+            raise ValueError(f"it has {size:,} bytes, expected {expected_size:,}, 4 for each parameter")
+    elif name == SAFETENSORS_FILE:
+        read_safetensors(path, read_settings(folder))
 
 
 def use_bundled_tokenizer_files():
@@ -233,12 +272,18 @@ def read_settings(folder):
     """Read ``hparams.json``: a dict with ``n_vocab n_ctx n_embd n_head n_layer``."""
     path = Path(folder) / "hparams.json"
     try:
-        settings = json.loads(path.read_text())
+        return parse_settings(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. Delete it and load again.") from error
+
+
+def parse_settings(content):
+    """Turn the bytes of a ``hparams.json`` into a dict; ``ValueError`` where they are none."""
+    try:
+        settings = json.loads(content)
         return {key: int(settings[key]) for key in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a valid hparams.json ({error!r}). Delete it and load again."
-        ) from error
+        raise ValueError(f"it is not a valid hparams.json ({error!r})") from error
 
 
 def expected_shapes(settings):
@@ -317,6 +362,18 @@ def import_tensorflow():
     return tensorflow
 
 
+def tensorflow_works():
+    """Whether TensorFlow can be imported. One that is installed but broken is reported in one line."""
+    try:
+        import_tensorflow()
+    except Exception as error:  # whatever a package does that does not fit this machine
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "tensorflow"):
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"TensorFlow is installed but cannot be imported ({reason}). Going on without it.")
+        return False
+    return True
+
+
 def read_tensorflow_checkpoint(folder):
     """Read OpenAI's checkpoint files through TensorFlow.
 
@@ -338,13 +395,42 @@ def read_tensorflow_checkpoint(folder):
         }
         check_shapes(shapes, settings, path)
         return {
-            name: reader.get_tensor(f"model/{name}").astype(np.float32).reshape(shape)
+            name: reader.get_tensor(f"model/{name}").astype(np.float32, copy=False).reshape(shape)
             for name, shape in expected_shapes(settings).items()
         }
     except (tf.errors.OpError, RuntimeError, IndexError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Delete the files in {folder} and load again."
         ) from error
+
+
+def read_embedded_checkpoint(folder):
+    """Read the embedded checkpoint without TensorFlow.
+
+    The data file of a TensorFlow checkpoint is nothing but the raw numbers of all tensors, one
+    after the other. ``assets/10M/tensors.json`` says for each where it begins (``offset``, in
+    bytes), its shape, and its type in NumPy's notation: ``"<f2"`` is little-endian float16.
+    The index file says the same, in a format of TensorFlow's own.
+
+    Returns:
+        dict: as :func:`read_tensorflow_checkpoint`.
+
+    Raises:
+        ValueError: if the data file does not have the length that the table implies.
+    """
+    path = Path(folder) / DATA_FILE
+    data = path.read_bytes()
+    flat, end = {}, 0
+    for name, tensor in json.loads((ASSETS / EMBEDDED_SIZE / TENSORS_FILE).read_text()).items():
+        dtype, count = np.dtype(tensor["dtype"]), int(np.prod(tensor["shape"]))
+        end = tensor["offset"] + count * dtype.itemsize
+        if end > len(data):
+            break
+        values = np.frombuffer(data, dtype, count, tensor["offset"])
+        flat[name] = values.astype(np.float32).reshape(tensor["shape"])
+    if end != len(data):
+        raise ValueError(f"{path} has {len(data):,} bytes, expected {end:,}. Delete it and load again.")
+    return flat
 
 
 def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
@@ -380,8 +466,12 @@ def write_safetensors(path, flat, source):
 
     The copy has the names and the layout of Hugging Face's file of the same weights. It
     notes size and time of the data file that it was made from (see :func:`copy_is_current`).
+
+    Raises:
+        DiskFullError: if the disk has no room for it.
     """
     tensors = {safetensors_name(name): np.ascontiguousarray(array) for name, array in flat.items()}
+    require_space(path.parent, sum(array.nbytes for array in tensors.values()), path.name)
     with atomic_file(path) as partial:
         save_file(tensors, partial, metadata={"format": "pt", "made_from": fingerprint(source)})
 
@@ -397,13 +487,16 @@ def copy_is_current(folder):
     copy, data = folder / SAFETENSORS_FILE, folder / DATA_FILE
     if not copy.exists() or not (folder / "hparams.json").exists():
         return False
-    if not data.exists():
-        return True
+    return not data.exists() or origin_of(copy) == fingerprint(data)
+
+
+def origin_of(copy):
+    """The fingerprint of the data file that a copy was made from; None for a published or damaged file."""
     try:
         with safe_open(copy, framework="np") as file:
-            return (file.metadata() or {}).get("made_from") == fingerprint(data)
+            return (file.metadata() or {}).get("made_from")
     except SafetensorError:
-        return False  # damaged: it is made again from the checkpoint
+        return None
 
 
 def read_safetensors(path, settings):
