@@ -15,7 +15,7 @@ import torch
 
 from edition import chosen_data, chosen_model
 from gpt_download import download_and_load_gpt2, use_bundled_tokenizer_files
-from previous_chapters import MODEL_CONFIGS, GPTModel, load_weights_into_gpt, model_config
+from previous_chapters import MODEL_CONFIGS, model_config, model_from_weights
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 
 # ---------------------------------------------------------------------------------
@@ -24,7 +24,9 @@ from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 
 
 def load_pretrained_model(name, models_dir="gpt2"):
-    """Do what notebooks 02 and 03 do: configure a model and fill it with pretrained weights.
+    """Do what notebooks 02 and 03 do, sooner: configure a model, give it pretrained weights.
+
+    The weights are mapped from the file: values are read when they are first used.
 
     Args:
         name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
@@ -36,9 +38,7 @@ def load_pretrained_model(name, models_dir="gpt2"):
     config = model_config(name)
     model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
     settings, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    model = GPTModel(config)
-    load_weights_into_gpt(model, params)
-    return model.eval()
+    return model_from_weights(config, params).eval()
 
 
 def freeze_all_layers(model):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from downloads import atomic_file, fetch_file, join_source, sha256_of
 from web_download import require_space
@@ -87,6 +86,7 @@ def download_and_load_gpt2(model_size, models_dir):
         (``n_vocab n_ctx n_embd n_head n_layer``). ``params`` is a nested dict of float32
         NumPy arrays in OpenAI's [in, out] layout: ``wte`` (V, C), ``wpe`` (T, C), ``g`` and
         ``b`` (C,) of the final layer norm, and ``blocks``, a list of dicts ``attn mlp ln_1 ln_2``.
+        The arrays are mapped from the safetensors file (see :func:`read_safetensors`).
 
     Raises:
         ValueError: for an unknown size, a damaged file, or tensors whose names or shapes
@@ -103,10 +103,11 @@ def download_and_load_gpt2(model_size, models_dir):
     if not copy_is_current(folder):
         if tensorflow_works():
             fetch_checkpoint(model_size, folder)
-            write_safetensors(copy, read_tensorflow_checkpoint(folder), source=folder / DATA_FILE)
+            write_safetensors(copy, tensorflow_tensors(folder), source=folder / DATA_FILE)
         elif model_size == EMBEDDED_SIZE:
             fetch_checkpoint(model_size, folder)
-            write_safetensors(copy, read_embedded_checkpoint(folder), source=folder / DATA_FILE)
+            tensors = read_embedded_checkpoint(folder)
+            write_safetensors(copy, tensors.items(), source=folder / DATA_FILE)
         else:
             fetch_safetensors(model_size, folder)
 
@@ -383,6 +384,18 @@ def read_tensorflow_checkpoint(folder):
     Raises:
         ValueError: if the files cannot be read or do not fit ``hparams.json``.
     """
+    return dict(tensorflow_tensors(folder))
+
+
+def tensorflow_tensors(folder):
+    """Read OpenAI's checkpoint files one tensor at a time: memory holds one, not the checkpoint.
+
+    Yields:
+        tuple: (variable name, float32 array), in the order of :func:`expected_shapes`.
+
+    Raises:
+        ValueError: as :func:`read_tensorflow_checkpoint`.
+    """
     tf = import_tensorflow()
     settings = read_settings(folder)
     path = Path(folder) / "model.ckpt"
@@ -394,10 +407,8 @@ def read_tensorflow_checkpoint(folder):
             for name, shape in reader.get_variable_to_shape_map().items()
         }
         check_shapes(shapes, settings, path)
-        return {
-            name: reader.get_tensor(f"model/{name}").astype(np.float32, copy=False).reshape(shape)
-            for name, shape in expected_shapes(settings).items()
-        }
+        for name, shape in expected_shapes(settings).items():
+            yield name, reader.get_tensor(f"model/{name}").astype(np.float32, copy=False).reshape(shape)
     except (tf.errors.OpError, RuntimeError, IndexError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. Delete the files in {folder} and load again."
@@ -461,19 +472,48 @@ def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
     (folder / "hparams.json").write_text(json.dumps(settings, indent=2))
 
 
-def write_safetensors(path, flat, source):
-    """Write the safetensors copy of a checkpoint that was read through TensorFlow.
+def write_safetensors(path, tensors, source):
+    """Write the safetensors copy of a checkpoint, one tensor at a time.
 
-    The copy has the names and the layout of Hugging Face's file of the same weights. It
-    notes size and time of the data file that it was made from (see :func:`copy_is_current`).
+    It has the names of Hugging Face's file of the same weights. The matrices of linear layers
+    are stored transposed, [out, in], and their names end in ``.T``: so ``nn.Linear`` holds them,
+    and a model can work with the mapped file as it is. The copy notes size and time of the data
+    file that it was made from (see :func:`copy_is_current`).
+
+    The format: the length of the header in 8 bytes, the header as JSON, the values
+    (https://huggingface.co/docs/safetensors). The library's own ``save_file`` needs all tensors
+    in memory at once.
+
+    Args:
+        path (Path): the file to write.
+        tensors (iterable): pairs (variable name, array), all those of :func:`expected_shapes`.
+        source (Path): the data file of the checkpoint, with ``hparams.json`` beside it.
 
     Raises:
         DiskFullError: if the disk has no room for it.
     """
-    tensors = {safetensors_name(name): np.ascontiguousarray(array) for name, array in flat.items()}
-    require_space(path.parent, sum(array.nbytes for array in tensors.values()), path.name)
-    with atomic_file(path) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", "made_from": fingerprint(source)})
+    header, end = {"__metadata__": {"format": "pt", "made_from": fingerprint(source)}}, 0
+    starts = {}
+    for name, shape in expected_shapes(read_settings(source.parent)).items():
+        starts[name], end = end, end + 4 * int(np.prod(shape))
+        stored_name, stored_shape = safetensors_name(name), shape
+        if is_linear(name):
+            stored_name, stored_shape = f"{stored_name}.T", shape[::-1]
+        header[stored_name] = {"dtype": "F32", "shape": stored_shape, "data_offsets": [starts[name], end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-(8 + len(encoded)) % 64)  # values begin where fast reading wants them to
+
+    require_space(path.parent, len(encoded) + end, path.name)
+    with atomic_file(path) as partial, open(partial, "wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for name, array in tensors:
+            file.seek(8 + len(encoded) + starts[name])
+            file.write(np.ascontiguousarray(array.T if is_linear(name) else array, dtype="<f4"))
+
+
+def is_linear(name):
+    """Whether a variable is the matrix of a linear layer."""
+    return name.endswith("/w")
 
 
 def fingerprint(path):
@@ -500,7 +540,10 @@ def origin_of(copy):
 
 
 def read_safetensors(path, settings):
-    """Read a safetensors file in Hugging Face's layout.
+    """Read a safetensors file: Hugging Face's, or the copy of :func:`write_safetensors`.
+
+    The file is mapped: values in float32 are read from disk when they are first used, and are
+    not copied. Changing an array changes it in memory only, never the file.
 
     Returns:
         dict: {OpenAI variable name: float32 array}, shapes as :func:`expected_shapes`.
@@ -508,16 +551,17 @@ def read_safetensors(path, settings):
     Raises:
         ValueError: if the file is damaged or does not fit ``hparams.json``.
     """
+    arrays = {}
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(path, framework="pt") as file:  # PyTorch maps the file, NumPy would copy it
             stored = set(file.keys())
-            names = {name: safetensors_name(name) for name in expected_shapes(settings)}
-            shapes = {
-                name: file.get_slice(other).get_shape() for name, other in names.items() if other in stored
-            }
-            check_shapes(shapes, settings, path)
-            return {
-                name: file.get_tensor(other).astype(np.float32, copy=False) for name, other in names.items()
-            }
+            for name in expected_shapes(settings):
+                stored_name = safetensors_name(name)
+                if stored_name in stored:
+                    arrays[name] = file.get_tensor(stored_name).float().numpy()
+                elif f"{stored_name}.T" in stored:
+                    arrays[name] = file.get_tensor(f"{stored_name}.T").float().numpy().T
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}). Delete it and load again.") from error
+    check_shapes({name: array.shape for name, array in arrays.items()}, settings, path)
+    return arrays

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -319,11 +320,46 @@ def test_second_load_of_another_size_imports_no_tensorflow(tiny_models, run_pyth
     assert run_python("-c", code).stdout == "False\n"
 
 
-def test_the_copy_has_the_names_and_values_of_hugging_face(tiny_models, tiny_values):
+def test_the_copy_holds_the_matrices_of_linear_layers_transposed(tiny_models, tiny_values):
     download_and_load_gpt2("355M", tiny_models)
     copy = load_file(tiny_models / "355M" / SAFETENSORS_FILE)
-    expected = {other: tiny_values[name] for name, other in hugging_face_names(TINY).items()}
+    expected = {}
+    for name, other in hugging_face_names(TINY).items():
+        if name.endswith("/w"):
+            expected[f"{other}.T"] = tiny_values[name].T
+        else:
+            expected[other] = tiny_values[name]
     assert same_values(copy, expected)
+
+
+def test_values_begin_at_a_multiple_of_64_bytes(tiny_models):
+    download_and_load_gpt2("355M", tiny_models)
+    with open(tiny_models / "355M" / SAFETENSORS_FILE, "rb") as file:
+        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0
+
+
+def test_changing_an_array_leaves_the_file_as_it_was(tiny_models, tiny_values):
+    for _ in range(2):  # from the checkpoint, then from the copy
+        _, params = download_and_load_gpt2("355M", tiny_models)
+        params["wte"] += 1
+        params["blocks"][0]["mlp"]["c_fc"]["w"][:] = 0
+    assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+
+
+def test_checkpoint_is_copied_one_tensor_at_a_time(monkeypatch, tiny_models):
+    """When a tensor is read, at most the one before it is still held."""
+    read_tensors, references, held = gpt_download.tensorflow_tensors, [], []
+
+    def watch(folder):
+        for name, array in read_tensors(folder):
+            held.append(sum(reference() is not None for reference in references))
+            array = array.copy()
+            references.append(weakref.ref(array))
+            yield name, array
+
+    monkeypatch.setattr(gpt_download, "tensorflow_tensors", watch)
+    download_and_load_gpt2("355M", tiny_models)
+    assert len(held) == 4 + 12 * 2 and max(held) == 1
 
 
 def test_a_current_copy_is_not_written_again(tiny_models):
@@ -538,7 +574,7 @@ def test_verification_can_be_turned_off(unverified, tmp_path):
 def test_embedded_checkpoint_of_an_earlier_book_is_replaced_by_the_shipped_one(embedded, tmp_path):
     folder = tmp_path / "10M"
     write_openai_folder(folder, TINY, random_values(TINY))
-    write_safetensors(folder / SAFETENSORS_FILE, random_values(TINY), source=folder / DATA_FILE)
+    write_safetensors(folder / SAFETENSORS_FILE, random_values(TINY).items(), source=folder / DATA_FILE)
     settings, params = download_and_load_gpt2("10M", tmp_path)
     assert settings == SETTINGS_10M
     assert same_values(flatten(params), flatten(embedded[1]))
