@@ -27,7 +27,7 @@ from tqdm import tqdm
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
 from gpt_download import download_and_load_gpt2, use_bundled_tokenizer_files
-from previous_chapters import MODEL_CONFIGS, model_config, model_from_weights
+from previous_chapters import MODEL_CONFIGS, GPTModel, model_config, model_from_weights
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
