@@ -154,8 +154,6 @@ def receive(session, address, partial, name):
                     file.flush()  # a killed process loses nothing
                     have += len(chunk)
                     bar.update(len(chunk))
-            if size is not None and have < size:
-                raise requests.ConnectionError("the content is shorter than announced")
         except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError) as error:
             stalled = isinstance(next(iter(error.args), None), ReadTimeoutError)
             what = f"nothing came for {READ_TIMEOUT} s" if stalled else "the connection was cut"

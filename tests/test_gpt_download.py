@@ -583,8 +583,10 @@ def test_embedded_checkpoint_of_an_earlier_book_is_replaced_by_the_shipped_one(e
 def test_embedded_checkpoint_of_your_own_stays_where_unverified(unverified, tmp_path):
     values = random_values(TINY)
     write_openai_folder(tmp_path / "10M", TINY, values)
-    for _ in range(2):
-        assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
+    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
+    written = (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns
+    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
+    assert (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns == written  # the copy is not made again
 
 
 def test_second_embedded_load_opens_no_data_file(embedded_load, run_python):
