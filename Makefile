@@ -34,10 +34,11 @@ endif
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help book test lint notebooks repository lab clean
+.PHONY: help book pdf test lint notebooks repository lab clean
 
 help:
 	@echo "make book       build the book in _build/html, every notebook executed"
+	@echo "make pdf        the whole book as one file, _build/pdf/book.pdf (needs Chromium or a relative)"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
@@ -60,6 +61,9 @@ $(TEST_READY): $(BOOK_READY) tests/requirements.txt
 book: $(BOOK_READY)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is built. Open it: file://$(CURDIR)/_build/html/index.html"
+
+pdf: book $(TEST_READY)
+	$(BIN)/python book/make_pdf.py
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
