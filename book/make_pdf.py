@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
-from pypdf import PdfReader
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"]
@@ -145,6 +146,26 @@ def one_file(html, folder, page_numbers):
     )
 
 
+def outline_entries(entry):
+    """The entries of an outline in the order of the pages."""
+    while entry is not None:
+        entry = entry.get_object()
+        yield entry
+        yield from outline_entries(entry.get("/First"))
+        entry = entry.get("/Next")
+
+
+def name_outline(path, headings):
+    """Give the outline the words of the headings: Chromium writes some of them twice."""
+    writer = PdfWriter(clone_from=path)
+    entries = list(outline_entries(writer.root_object["/Outlines"].get_object().get("/First")))
+    if len(entries) != len(headings):
+        raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
+    for entry, heading in zip(entries, headings):
+        entry[NameObject("/Title")] = TextStringObject(heading)
+    writer.write(path)
+
+
 def make_pdf(html, target):
     """Print the built pages in the folder ``html`` into the file ``target``."""
     if not (html / FIRST_PAGE).exists():
@@ -171,6 +192,8 @@ def make_pdf(html, target):
                 name.removeprefix("/"): reader.get_destination_page_number(destination) + 1
                 for name, destination in reader.named_destinations.items()
             }
+    soup = BeautifulSoup(source.read_text(encoding="utf-8"), "html.parser")
+    name_outline(target, [" ".join(tag.get_text().split()) for tag in soup.select("h1, h2, h3, h4")])
     source.unlink()
     print(f"The book as a PDF of {len(reader.pages)} pages: {target}")
 

@@ -35,7 +35,9 @@ def edition_cache():
 def book(tmp_path):
     """A small book: four notebooks, four modules, and one data file of each kind."""
     for name, cells in NOTEBOOKS.items():
-        nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), tmp_path / f"{name}.ipynb")
+        nbformat.write(
+            new_notebook(cells=[new_code_cell(cell) for cell in cells]), tmp_path / f"{name}.ipynb"
+        )
     for name, code in MODULES.items():
         (tmp_path / name).write_text(code)
     (tmp_path / "assets" / "10M").mkdir(parents=True)
