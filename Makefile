@@ -52,6 +52,9 @@ $(BOOK_READY): requirements.txt constraints.txt
 	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Set it: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@# Errors only: at each start a kernel warns that what it says to this machine is not encrypted.
+	@mkdir -p .venv/etc/ipython
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt

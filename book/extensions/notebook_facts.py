@@ -35,6 +35,11 @@ def add_substitutions(app, config):
     }
 
 
+def read_first_page(app, env, added, changed, removed):
+    """The first page is made in every build, and with it style and figures that changed are copied."""
+    return [app.config.root_doc]
+
+
 def as_text(seconds):
     """A duration such as "12 s" or "3 min"; "unknown" for None."""
     if seconds is None:
@@ -106,6 +111,7 @@ class ShowTimes(SphinxPostTransform):
 
 def setup(app):
     app.connect("config-inited", add_substitutions)
+    app.connect("env-get-outdated", read_first_page)
     app.connect("doctree-read", note_map)
     app.add_post_transform(ShowTimes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
