@@ -40,11 +40,12 @@ book: export TQDM_DISABLE := 1
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help install book test lint notebooks repository lab clean
+.PHONY: help install book pdf test lint notebooks repository lab clean
 
 help:
 	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
 	@echo "make book       build the book in _build/html, every notebook executed"
+	@echo "make pdf        the whole book as one file, _build/pdf/book.pdf (needs Chromium or a relative)"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
@@ -58,6 +59,9 @@ $(BOOK_READY): requirements.txt constraints.txt
 	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Set it: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@# Errors only: at each start a kernel warns that what it says to this machine is not encrypted.
+	@mkdir -p .venv/etc/ipython
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt
@@ -69,6 +73,9 @@ install: $(TEST_READY)
 book: $(BOOK_READY)
 	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo "The book is built. Open it: file:///$(CURDIR:/%=%)/_build/html/index.html"
+
+pdf: book $(TEST_READY)
+	$(BIN)/python book/make_pdf.py
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
