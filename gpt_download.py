@@ -9,6 +9,7 @@ Sources: the file layout and variable names are OpenAI's (Radford et al. 2019,
 github.com/openai/gpt-2); the nested ``params`` are those of Raschka (2024).
 """
 
+import contextlib
 import json
 import os
 from hashlib import sha1
@@ -358,6 +359,11 @@ def import_tensorflow():
     """Import TensorFlow without its start-up messages. It takes seconds: only a first load needs it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors only
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # announces itself otherwise; not used here
+    # PyTorch with CUDA imports triton with the first optimizer. Both bring an LLVM along, and triton
+    # after TensorFlow ends the process (TensorFlow 2.20 and later): triton goes first.
+    # https://github.com/tensorflow/tensorflow/issues/124205
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
     import tensorflow
 
     return tensorflow

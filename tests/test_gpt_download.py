@@ -157,6 +157,14 @@ def test_embedded_file_has_the_hash_that_is_listed_for_it(name):
     assert gpt_download.sha256_of(ASSETS / "10M" / name) == listed[name]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch with CUDA brings triton")
+def test_optimizer_can_be_made_after_tensorflow_read_a_checkpoint(run_python):
+    code = "import gpt_download, torch; gpt_download.import_tensorflow(); "
+    code += "torch.optim.AdamW([torch.zeros(1, requires_grad=True)]); print('made')"
+    process = run_python("-c", code)
+    assert (process.returncode, process.stdout) == (0, "made\n")
+
+
 def test_second_load_imports_no_tensorflow(embedded_load, run_python):
     code = (
         "import sys; from gpt_download import download_and_load_gpt2;"
