@@ -34,13 +34,14 @@ endif
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help book test lint notebooks repository lab clean
+.PHONY: help book test lint notebooks bench repository lab clean
 
 help:
 	@echo "make book       build the book in _build/html, every notebook executed"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
+	@echo "make bench      measure the speed beside a plain formulation and transformers: results/benchmark.json"
 	@echo "make repository URL=https://...   set the address that notebooks on Colab fetch the book from"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
@@ -70,6 +71,9 @@ lint: $(TEST_READY)
 
 notebooks: $(BOOK_READY)
 	$(BIN)/python notebooks/execute.py
+
+bench: $(TEST_READY)
+	$(BIN)/python benchmarks/speed.py
 
 repository: $(BOOK_READY)
 	$(BIN)/python notebooks/set_repository.py "$(URL)"
