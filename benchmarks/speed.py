@@ -393,7 +393,7 @@ class Bench:
         """Fresh processes in turns, from the start of Python to the loaded model."""
         commands = {
             "transformers": [LOAD_TRANSFORMERS, self.transformers_dir],
-            "book": [LOAD_BOOK, self.setting["model"], self.size, self.models_dir],
+            "book": [LOAD_BOOK, self.setting["model"], self.models_dir],
         }
         runs = {side: [] for side in commands}
         for repeat in range(self.setting["loading_repeats"] + 1):
@@ -419,7 +419,7 @@ class Bench:
     def first_load(self):
         """A fresh process that finds the TensorFlow checkpoint and no safetensors copy."""
         (self.models_dir / self.size / SAFETENSORS_FILE).unlink()
-        run = run_fresh([LOAD_BOOK, self.setting["model"], self.size, self.models_dir])
+        run = run_fresh([LOAD_BOOK, self.setting["model"], self.models_dir])
         with torch.inference_mode():
             expected = self.book_model()(torch.tensor([[1, 2, 3]]))[0, -1, :100]
         logits = torch.tensor(run["logits"])
@@ -544,11 +544,8 @@ def last_block_weights(side, model):
 
 LOAD_BOOK = """
 import sys
-from gpt_download import download_and_load_gpt2
-from previous_chapters import model_config, model_from_weights
-name, size, models_dir = sys.argv[1:]
-settings, params = download_and_load_gpt2(size, models_dir)
-model = logits_of = model_from_weights(model_config(name), params).eval()
+from fast_paths import load_mapped_model
+model = logits_of = load_mapped_model(*sys.argv[1:])
 """
 
 LOAD_TRANSFORMERS = """
