@@ -40,7 +40,7 @@ book: export TQDM_DISABLE := 1
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help install book pdf test lint notebooks repository lab clean
+.PHONY: help install book pdf test lint notebooks bench repository lab clean
 
 help:
 	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
@@ -49,6 +49,7 @@ help:
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
+	@echo "make bench      measure the speed beside a plain formulation and transformers: results/benchmark.json"
 	@echo "make repository URL=https://github.com/OWNER/NAME   set where the book is published: buttons, badges, Colab"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
@@ -86,6 +87,9 @@ lint: $(TEST_READY)
 
 notebooks: $(BOOK_READY)
 	$(BIN)/python notebooks/execute.py
+
+bench: $(TEST_READY)
+	$(BIN)/python benchmarks/speed.py
 
 repository:
 	@$(PYTHON) notebooks/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")

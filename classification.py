@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
-from gpt_download import download_and_load_gpt2, use_bundled_tokenizer_files
-from previous_chapters import MODEL_CONFIGS, GPTModel, model_config, model_from_weights
+from fast_paths import load_mapped_model
+from gpt_download import use_bundled_tokenizer_files
+from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
@@ -40,9 +41,9 @@ CLASSIFIERS = Path("classifiers")  # where the command line saves classifiers an
 
 
 def load_pretrained_model(name, models_dir="gpt2"):
-    """Do what notebooks 02 and 03 do, sooner: configure a model, give it pretrained weights.
+    """Do what notebooks 02 and 03 do, configure a model and fill it with pretrained weights.
 
-    The weights are mapped from the file: values are read when they are first used.
+    It does so by :func:`fast_paths.load_mapped_model`: values are read when they are first used.
 
     Args:
         name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
@@ -51,10 +52,7 @@ def load_pretrained_model(name, models_dir="gpt2"):
     Returns:
         GPTModel: the language model, in evaluation mode, on the CPU.
     """
-    config = model_config(name)
-    model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
-    settings, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    return model_from_weights(config, params).eval()
+    return load_mapped_model(name, models_dir)
 
 
 def freeze_all_layers(model):

@@ -275,16 +275,17 @@ class SkipRandomValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def model_from_weights(cfg, params):
+def model_from_weights(cfg, params, out_head=None):
     """Make a model whose parameters are pretrained weights: ``load_weights_into_gpt``, sooner.
 
     Arrays that have the layout of the parameter already are used as they are, without a copy:
     with the mapped file of ``download_and_load_gpt2``, loading reads next to nothing. The
-    output layer gets values of its own, because the model can train it apart from the embedding.
+    output layer has values of its own, because the model can train it apart from the embedding.
 
     Args:
         cfg (dict): a model configuration, for example from :func:`model_config`.
         params (dict): as for :func:`load_weights_into_gpt`; writable arrays.
+        out_head (np.ndarray): values of the output layer, shape (V, C); default: a copy of ``wte``.
 
     Returns:
         GPTModel: the model on the CPU.
@@ -296,7 +297,9 @@ def model_from_weights(cfg, params):
         gpt = GPTModel(cfg)
     weights = match_weights(gpt, params)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in weights.items()}
-    tensors["out_head.weight"] = tensors["out_head.weight"].clone()
+    tensors["out_head.weight"] = (
+        torch.tensor(params["wte"]) if out_head is None else torch.from_numpy(out_head)
+    )
     gpt.load_state_dict(tensors, assign=True)  # names an error if a parameter got no values
     return gpt
 

@@ -35,6 +35,7 @@ from classification import (
     train_classifier_simple,
     unfreeze_last_block,
 )
+from gpt_download import download_and_load_gpt2
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_last_block_final_norm_and_head_are_trainable(model):
 
 def test_pretrained_model_has_the_values_of_the_checkpoint(embedded_load):
     model = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    _, params = classification.download_and_load_gpt2("10M", embedded_load.models_dir)
+    _, params = download_and_load_gpt2("10M", embedded_load.models_dir)
     assert torch.equal(model.tok_emb.weight, torch.from_numpy(params["wte"]))
 
 

@@ -1,5 +1,6 @@
 """gpt_download.py: checkpoints are fetched, verified and read; what is wrong with one is said."""
 
+import importlib.util
 import json
 import os
 import shutil
