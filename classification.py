@@ -523,6 +523,33 @@ def spam_probabilities(texts, model, tokenizer, device, max_length=None, pad_tok
     return probabilities
 
 
+def message_interface(model, tokenizer, device, max_length=None, threshold=0.5):
+    """A small interface for a live notebook: a text field, a slider, and the answer below them.
+
+    Args:
+        model, tokenizer, device, max_length: as for :func:`classify_review`.
+        threshold (float): where the slider starts; from this probability on, the answer is spam.
+
+    Returns:
+        ipywidgets.VBox: its children are a Textarea, a FloatSlider and a Label.
+    """
+    import ipywidgets as widgets
+
+    text = widgets.Textarea(value="You are a winner", description="Message")
+    slider = widgets.FloatSlider(value=threshold, min=0, max=1, step=0.01, description="Threshold")
+    answer = widgets.Label()
+
+    def update(change=None):
+        (probability,) = spam_probabilities([text.value], model, tokenizer, device, max_length).tolist()
+        label = CLASS_NAMES[int(probability >= slider.value)]
+        answer.value = f"{label} (probability of spam {probability:.2f})"
+
+    text.observe(update, names="value")
+    slider.observe(update, names="value")
+    update()
+    return widgets.VBox([text, slider, answer])
+
+
 # ---------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from classification import (
     freeze_all_layers,
     load_classifier,
     load_pretrained_model,
+    message_interface,
     newest_classifier,
     save_classifier,
     spam_probabilities,
@@ -583,6 +584,20 @@ def test_no_texts_have_no_probabilities(model, tokenizer):
 def test_probabilities_leave_the_model_in_evaluation_mode(model, tokenizer):
     spam_probabilities(["time"], model.train(), tokenizer, CPU)
     assert not model.training
+
+
+def test_interface_answers_each_change(model, tokenizer):
+    text, slider, answer = message_interface(model, tokenizer, CPU, max_length=6, threshold=0).children
+    answers = [answer.value]
+    text.value = "Do you have time"
+    answers.append(answer.value)
+    slider.value = 1
+    answers.append(answer.value)
+    first, second = one_by_one(["You are a winner", "Do you have time"], model, tokenizer, 6).tolist()
+    assert answers == [
+        f"{name} (probability of spam {probability:.2f})"
+        for name, probability in [("spam", first), ("spam", second), ("not spam", second)]
+    ]
 
 
 def test_long_message_set_is_refused_by_a_model_with_a_short_context(model, tokenizer):
