@@ -51,14 +51,15 @@ def load_mapped_model(name, models_dir="gpt2"):
         GPTModel: the language model, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError, DownloadError: as ``download_and_load_gpt2``.
+        ValueError, DownloadError: for an unknown name, and as ``download_and_load_gpt2``.
     """
+    config = model_config(name)
     model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
     _, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
     # The output layer begins with the values of the embedding but is a parameter of its own:
     # the file is mapped a second time for it.
     _, params_again = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    return model_from_weights(model_config(name), params, out_head=params_again["wte"]).eval()
+    return model_from_weights(config, params, out_head=params_again["wte"]).eval()
 
 
 # ---------------------------------------------------------------------------------
