@@ -51,7 +51,7 @@ def load_mapped_model(name, models_dir="gpt2"):
         GPTModel: the language model, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError, DownloadError: as ``download_and_load_gpt2``.
+        ValueError, DownloadError: for an unknown name, and as ``download_and_load_gpt2``.
     """
     config = model_config(name)
     model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
