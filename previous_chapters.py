@@ -220,17 +220,20 @@ class GPTModel(nn.Module):
         self.final_norm = LayerNorm(cfg["emb_dim"])
         self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
 
-    def forward(self, in_idx):
-        num_tokens = in_idx.shape[1]
+    def embed(self, in_idx, first_position=0):
+        """Token plus position embeddings, (B, T) -> (B, T, C), for tokens from ``first_position`` on."""
+        end = first_position + in_idx.shape[1]
         context_length = self.pos_emb.num_embeddings
-        if num_tokens > context_length:
+        if end > context_length:
             raise ValueError(
-                f"The input has {num_tokens} tokens, the model's context length is "
+                f"The input has {end} tokens, the model's context length is "
                 f"{context_length}. Shorten the input to at most {context_length} tokens."
             )
-        positions = torch.arange(num_tokens, device=in_idx.device)
-        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T) -> (B, T, C)
-        x = self.drop_emb(x)
+        positions = torch.arange(first_position, end, device=in_idx.device)
+        return self.drop_emb(self.tok_emb(in_idx) + self.pos_emb(positions))
+
+    def forward(self, in_idx):
+        x = self.embed(in_idx)  # (B, T) -> (B, T, C)
         x = self.trf_blocks(x)
         x = self.final_norm(x)
         return self.out_head(x)  # (B, T, C) -> (B, T, V)

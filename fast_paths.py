@@ -1,0 +1,333 @@
+"""The same results, sooner: what a model need not compute, or need not compute twice.
+
+Three short cuts, none of which changes the model:
+
+- The last token is the only one whose logits count. Then the last block, the final norm
+  and the head have work for one position (:func:`last_token_logits`).
+- A text that grows by one token at its end leaves the keys and values of all earlier
+  tokens as they were: keep them (:func:`generate_text_cached`).
+- Frozen blocks give the same output for the same message in each epoch: compute it once
+  (:func:`cached_loader`, :class:`LastBlockClassifier`).
+
+Each gives what the plain formulation in ``previous_chapters.py`` and ``classification.py``
+gives, up to the rounding of float32. One parameter is at the mercy of that rounding: the bias
+of the keys adds the same amount to all scores of a query, which softmax does not see, so that
+its gradient is 0 but for rounding, and Adam scales that up to steps of ordinary size. No
+output depends on it. Shapes in comments use the letters of
+``previous_chapters.py``, and N for the number of examples of a data set.
+
+Sources: Pope et al. (2022), *Efficiently Scaling Transformer Inference*, for the cache of
+keys and values; that frozen layers can be computed beforehand is how features of a
+pretrained network were used before fine-tuning (Donahue et al., 2014, *DeCAF*).
+"""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+# ---------------------------------------------------------------------------------
+# A transformer block in three parts
+# ---------------------------------------------------------------------------------
+
+
+def keys_and_values(attention, x):
+    """Keys and values of an attention layer: (B, T, C) -> two tensors (B, H, T, D)."""
+    return attention.split_heads(attention.W_key(x)), attention.split_heads(attention.W_value(x))
+
+
+def attend(attention, x, keys, values, is_causal=False):
+    """Attention of some positions to given keys and values.
+
+    Args:
+        attention (MultiHeadAttention): the layer.
+        x (torch.Tensor): the positions that ask, shape (B, n, C).
+        keys, values (torch.Tensor): the positions that answer, shape (B, H, T, D).
+        is_causal (bool): whether each position sees itself and earlier ones only; then n
+            must be T. A single position that stands last sees all T and needs no mask.
+
+    Returns:
+        torch.Tensor: shape (B, n, C).
+    """
+    B, n, _ = x.shape
+    queries = attention.split_heads(attention.W_query(x))  # (B, n, C) -> (B, H, n, D)
+    context = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        dropout_p=attention.dropout.p if attention.training else 0.0,
+        is_causal=is_causal,
+    )  # (B, H, n, D)
+    context = context.transpose(1, 2).reshape(B, n, attention.d_out)  # heads side by side: (B, n, C)
+    return attention.out_proj(context)
+
+
+def after_attention(block, x, attended):
+    """The rest of a block: add what attention gave, then the feed-forward part; (B, n, C) -> (B, n, C)."""
+    x = x + block.drop_resid(attended)
+    return x + block.drop_resid(block.ff(block.norm2(x)))
+
+
+def block_at_last_position(block, x):
+    """What a block gives at the last position: (B, T, C) -> (B, 1, C).
+
+    Keys and values are needed at all positions, everything else at one.
+    """
+    normed = block.norm1(x)
+    keys, values = keys_and_values(block.att, normed)
+    attended = attend(block.att, normed[:, -1:], keys, values)
+    return after_attention(block, x[:, -1:], attended)
+
+
+# ---------------------------------------------------------------------------------
+# Logits of the last token
+# ---------------------------------------------------------------------------------
+
+
+def before_last_block(model, input_ids):
+    """What enters the last block: token IDs (B, T) -> (B, T, C)."""
+    return model.trf_blocks[:-1](model.embed(input_ids))
+
+
+def last_token_logits(model, input_ids):
+    """Equal to ``model(input_ids)[:, -1, :]``, without the logits that this throws away.
+
+    Gradients are those of the plain expression, too. In training mode with dropout, other
+    random numbers are drawn.
+
+    Args:
+        model (GPTModel): language model or classifier.
+        input_ids (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
+
+    Returns:
+        torch.Tensor: logits, shape (B, V), or (B, num_classes) for a classifier.
+
+    Raises:
+        ValueError: if the input has no tokens, or more than the model's context length.
+    """
+    if input_ids.shape[1] == 0:
+        raise ValueError(f"The input has no tokens (shape {tuple(input_ids.shape)}). Give at least one.")
+    x = before_last_block(model, input_ids)  # (B, T) -> (B, T, C)
+    x = block_at_last_position(model.trf_blocks[-1], x)  # (B, 1, C)
+    return model.out_head(model.final_norm(x))[:, -1, :]  # (B, V)
+
+
+# ---------------------------------------------------------------------------------
+# Text generation with a cache of keys and values
+# ---------------------------------------------------------------------------------
+
+
+class KeyValueCache:
+    """Keys and values of the tokens that a model has read, for each of its blocks.
+
+    The tensors have their full size from the start, so that a new token is written into
+    its place and nothing else moves.
+
+    Args:
+        model (GPTModel): gives the number of blocks, shapes, data type and device.
+        batch_size (int): number of sequences B.
+        max_tokens (int): number of positions to keep room for.
+
+    Attributes:
+        keys, values (list of torch.Tensor): one of shape (B, H, max_tokens, D) for each block.
+        num_tokens (int): how many positions are filled.
+    """
+
+    def __init__(self, model, batch_size, max_tokens):
+        self.keys, self.values = [], []
+        for block in model.trf_blocks:
+            shape = (batch_size, block.att.num_heads, max_tokens, block.att.head_dim)
+            self.keys.append(block.att.W_key.weight.new_empty(shape))
+            self.values.append(block.att.W_value.weight.new_empty(shape))
+        self.num_tokens = 0
+
+
+def read_tokens(model, input_ids, cache):
+    """Let the model read the next tokens and remember their keys and values.
+
+    Args:
+        model (GPTModel): the model.
+        input_ids (torch.Tensor): the tokens that follow those in the cache, shape (B, n):
+            any number of them for an empty cache, then one at a time.
+        cache (KeyValueCache): filled further.
+
+    Returns:
+        torch.Tensor: logits after the last token, shape (B, V).
+    """
+    start, end = cache.num_tokens, cache.num_tokens + input_ids.shape[1]
+    x = model.embed(input_ids, first_position=start)  # (B, n) -> (B, n, C)
+    for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values):
+        normed = block.norm1(x)
+        keys[:, :, start:end], values[:, :, start:end] = keys_and_values(block.att, normed)
+        attended = attend(
+            block.att,
+            normed,
+            keys[:, :, :end],
+            values[:, :, :end],
+            is_causal=start == 0,  # a whole prompt needs the mask; a single new token may see everything
+        )
+        x = after_attention(block, x, attended)
+    cache.num_tokens = end
+    return model.out_head(model.final_norm(x[:, -1]))  # (B, C) -> (B, V)
+
+
+def generate_text_cached(model, idx, max_new_tokens, context_size):
+    """Extend token sequences greedily; the same tokens as ``generate_text_simple``, sooner.
+
+    While the sequence fits into ``context_size``, each step reads one new token. Once it
+    is longer, the model sees the last ``context_size`` tokens only, and each token moves to
+    the position before: GPT-2 adds a learned vector for the position to each token, so all
+    cached keys and values are void. From there on each step reads the whole window.
+
+    Args:
+        model (GPTModel): the model, in evaluation mode.
+        idx (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
+        max_new_tokens (int): how many tokens to append.
+        context_size (int): how many of the last tokens the model sees.
+
+    Returns:
+        torch.Tensor: token IDs, shape (B, T + max_new_tokens).
+
+    Raises:
+        ValueError: if ``idx`` has no token to start from, or if the model would see more
+            tokens than its context length.
+    """
+    if idx.shape[1] == 0:
+        raise ValueError(f"The prompt has no tokens (shape {tuple(idx.shape)}). Give at least one.")
+    context_length = model.pos_emb.num_embeddings
+    cache = KeyValueCache(model, idx.shape[0], min(idx.shape[1] + max_new_tokens, context_length))
+    for _ in range(max_new_tokens):
+        idx_cond = idx[:, -context_size:]  # (B, at most context_size)
+        with torch.no_grad():
+            if idx_cond.shape[1] == idx.shape[1]:  # nothing is cut off: all positions as before
+                logits = read_tokens(model, idx[:, cache.num_tokens :], cache)  # (B, V)
+            else:
+                logits = last_token_logits(model, idx_cond)
+        idx_next = torch.argmax(logits, dim=-1, keepdim=True)  # (B, 1)
+        idx = torch.cat((idx, idx_next), dim=1)  # (B, T + 1)
+    return idx
+
+
+# ---------------------------------------------------------------------------------
+# Fine-tuning on cached activations of the frozen blocks
+# ---------------------------------------------------------------------------------
+
+
+def check_only_last_block_trains(model):
+    """Raise ``ValueError`` unless what comes before the last block is the same in each epoch."""
+    last_parts = (f"trf_blocks.{len(model.trf_blocks) - 1}.", "final_norm.", "out_head.")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith(last_parts):
+            raise ValueError(
+                f"{name} stands before the last block and is trainable: what the last block gets would "
+                "change with each step. Freeze it, or train without cached activations."
+            )
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout) and module.p > 0:
+            raise ValueError(
+                f"{name} drops values at random in training (p={module.p}): what the last block gets would "
+                "change with each step. Set drop_rate=0.0, or train without cached activations."
+            )
+
+
+def last_block_inputs(model, data_loader, device):
+    """Compute once, for each example, what enters the last block.
+
+    The result takes N x T x C x 4 bytes in float32, all of it on ``device``: 385 MB for the
+    1,045 training messages of 120 tokens with GPT-2 124M. Nothing is drawn from torch's
+    global random generator.
+
+    Args:
+        model (GPTModel): the classifier on ``device``; all before its last block is frozen.
+        data_loader (DataLoader): gives token IDs (B, T), all of one length, and labels (B,).
+        device (torch.device): where to compute, and where the result stays.
+
+    Returns:
+        TensorDataset: pairs of activations (T, C) and label (), in the order of
+        ``data_loader.dataset``.
+
+    Raises:
+        ValueError: if a parameter before the last block is trainable, if the model has
+            dropout, if the loader has no fixed batch size or no examples, or if these differ
+            in length.
+    """
+    check_only_last_block_trains(model)
+    if data_loader.batch_size is None:
+        raise ValueError(
+            "The loader has no fixed batch size. Make it with DataLoader(dataset, batch_size=...)."
+        )
+    num_examples = len(data_loader.dataset)
+    if num_examples == 0:
+        raise ValueError("The loader has no examples.")
+    in_order = DataLoader(
+        data_loader.dataset,
+        batch_size=data_loader.batch_size,
+        collate_fn=data_loader.collate_fn,
+        generator=torch.Generator(),  # else each pass draws one number from the global one
+    )
+    activations, labels = None, []
+    start = 0
+    for input_batch, target_batch in in_order:
+        with torch.no_grad():
+            x = before_last_block(model, input_batch.to(device))  # (B, T) -> (B, T, C)
+        if activations is None:
+            activations = x.new_empty(num_examples, *x.shape[1:])  # (N, T, C)
+        if x.shape[1] != activations.shape[1]:
+            raise ValueError(
+                f"The messages have different lengths: {activations.shape[1]} and {x.shape[1]} tokens. "
+                "Pad them to one length."
+            )
+        activations[start : start + len(x)] = x
+        labels.append(target_batch.to(device))
+        start += len(x)
+    return TensorDataset(activations, torch.cat(labels))
+
+
+def cached_loader(model, data_loader, device):
+    """Make a loader that gives cached activations where ``data_loader`` gives token IDs.
+
+    It has the batch size, the order and the ``drop_last`` of ``data_loader`` and draws the
+    same random numbers: from the same state of the generator come the same batches.
+
+    Args: as :func:`last_block_inputs`.
+
+    Returns:
+        DataLoader: gives activations (B, T, C) and labels (B,), both on ``device``.
+
+    Raises:
+        ValueError: as :func:`last_block_inputs`.
+    """
+    return DataLoader(
+        last_block_inputs(model, data_loader, device),
+        batch_sampler=data_loader.batch_sampler,  # chooses the indices of each batch
+        generator=data_loader.generator,
+    )
+
+
+class LastBlockClassifier(nn.Module):
+    """The part of a classifier that trains: last block, final norm and head.
+
+    The three are those of ``model``, not copies: training them trains ``model``. With the
+    loaders of :func:`cached_loader` it goes into ``train_classifier_simple`` and the other
+    functions of ``classification.py`` in place of ``model``.
+
+    Args:
+        model (GPTModel): the classifier, with its new head; all before its last block is frozen.
+
+    Input: float tensor of what enters the last block, shape (B, T, C).
+    Output: logits of the last token, shape (B, 1, num_classes).
+
+    Raises:
+        ValueError: if a parameter before the last block is trainable, or if the model has dropout.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        check_only_last_block_trains(model)
+        self.last_block = model.trf_blocks[-1]
+        self.final_norm = model.final_norm
+        self.out_head = model.out_head
+
+    def forward(self, x):
+        x = block_at_last_position(self.last_block, x)  # (B, T, C) -> (B, 1, C)
+        return self.out_head(self.final_norm(x))

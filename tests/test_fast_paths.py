@@ -1,0 +1,357 @@
+"""fast_paths.py: each short cut gives what the plain formulation gives."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from classification import (
+    add_classification_head,
+    build_classifier,
+    calc_accuracy_loader,
+    calc_loss_batch,
+    evaluate_model,
+    freeze_all_layers,
+    load_pretrained_model,
+    train_classifier_simple,
+    unfreeze_last_block,
+)
+from fast_paths import (
+    LastBlockClassifier,
+    cached_loader,
+    generate_text_cached,
+    last_block_inputs,
+    last_token_logits,
+)
+from previous_chapters import GPTModel, generate_text_simple, text_to_token_ids
+
+CPU = torch.device("cpu")
+CONFIG = {
+    "vocab_size": 100,
+    "context_length": 16,
+    "emb_dim": 24,
+    "n_heads": 3,
+    "n_layers": 3,
+    "drop_rate": 0.0,
+    "qkv_bias": True,
+}
+
+
+def random_model(**changes):
+    """A tiny language model whose logits differ clearly from token to token."""
+    torch.manual_seed(2)
+    model = GPTModel({**CONFIG, **changes})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def random_ids(*shape, n_vocab=100, seed=123):
+    return torch.randint(n_vocab, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def model():
+    return random_model()
+
+
+@pytest.fixture
+def classifier():
+    """A tiny classifier whose last block, final norm and head are trainable."""
+    model = random_model()
+    freeze_all_layers(model)
+    add_classification_head(model)
+    unfreeze_last_block(model)
+    return model
+
+
+@pytest.fixture
+def loader():
+    """Shuffled batches of 4 of 10 examples with 6 tokens; the last 2 are dropped."""
+    labels = random_ids(10, n_vocab=2)
+    return DataLoader(list(zip(random_ids(10, 6), labels)), batch_size=4, shuffle=True, drop_last=True)
+
+
+@pytest.fixture(scope="module")
+def pretrained(embedded_load):
+    return load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
+
+
+# ---------------------------------------------------------------------------------
+# Logits of the last token
+# ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 16), (4, 1), (3, 7)], ids=str)
+@torch.no_grad()
+def test_last_token_logits_equal_the_plain_ones(model, shape):
+    ids = random_ids(*shape)
+    expected = model(ids)[:, -1, :]
+    assert expected.std() > 0.1
+    torch.testing.assert_close(last_token_logits(model, ids), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_last_token_logits_of_a_classifier(classifier):
+    ids = random_ids(3, 7)
+    torch.testing.assert_close(last_token_logits(classifier, ids), classifier(ids)[:, -1, :])
+
+
+@torch.no_grad()
+def test_last_token_logits_of_a_model_with_one_block():
+    model = random_model(n_layers=1)
+    torch.testing.assert_close(last_token_logits(model, random_ids(2, 9)), model(random_ids(2, 9))[:, -1, :])
+
+
+@torch.no_grad()
+def test_last_token_logits_of_a_model_without_bias():
+    model = random_model(qkv_bias=False)
+    torch.testing.assert_close(last_token_logits(model, random_ids(2, 9)), model(random_ids(2, 9))[:, -1, :])
+
+
+@torch.no_grad()
+def test_last_token_logits_of_the_embedded_checkpoint(pretrained, sample_loaders):
+    ids, _ = next(iter(sample_loaders[1]))
+    difference = last_token_logits(pretrained, ids) - pretrained(ids)[:, -1, :]
+    assert difference.abs().max() <= 1e-4
+
+
+def test_last_token_logits_have_the_plain_gradients(model):
+    ids, plain = random_ids(3, 7), copy.deepcopy(model)
+    plain(ids)[:, -1, :].square().mean().backward()
+    last_token_logits(model, ids).square().mean().backward()
+    for (name, parameter), other in zip(model.named_parameters(), plain.parameters()):
+        assert other.grad.abs().max() > 0
+        torch.testing.assert_close(parameter.grad, other.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_last_token_logits_of_a_long_input_raise_the_plain_error(model):
+    ids = random_ids(1, 17)
+    with pytest.raises(ValueError) as plain:
+        model(ids)
+    with pytest.raises(ValueError) as fast:
+        last_token_logits(model, ids)
+    assert str(fast.value) == str(plain.value)
+
+
+def test_last_token_logits_need_a_token(model):
+    with pytest.raises(ValueError, match=r"no tokens \(shape \(2, 0\)\)"):
+        last_token_logits(model, random_ids(2, 0))
+
+
+# ---------------------------------------------------------------------------------
+# Text generation
+# ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context_size", [1, 5, 12, 16, 0, 100])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (3, 4)], ids=str)
+def test_cached_generation_gives_the_same_tokens(model, shape, context_size):
+    """With 10 new tokens the sequence stays within the window, outgrows it, or begins beyond it."""
+    ids = random_ids(*shape)
+    expected = generate_text_simple(model, ids, 10, context_size)
+    assert expected[:, shape[1] :].unique().numel() > 3  # tokens that differ
+    assert torch.equal(generate_text_cached(model, ids, 10, context_size), expected)
+
+
+def test_cached_generation_of_nothing_gives_the_prompt(model):
+    assert torch.equal(generate_text_cached(model, random_ids(2, 3), 0, 16), random_ids(2, 3))
+
+
+def test_cached_generation_reads_one_token_a_step(model):
+    read = []
+    model.tok_emb.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[1]))
+    generate_text_cached(model, random_ids(1, 4), 6, context_size=7)
+    assert read == [4, 1, 1, 1, 7, 7]  # the prompt, the cache, then the window
+
+
+def test_cached_generation_with_the_embedded_checkpoint(pretrained, tokenizer):
+    ids = text_to_token_ids("Every effort moves you", tokenizer)
+    expected = generate_text_simple(pretrained, ids, 40, context_size=1024)
+    assert torch.equal(generate_text_cached(pretrained, ids, 40, context_size=1024), expected)
+
+
+def test_cached_generation_carries_no_gradient(model):
+    assert not generate_text_cached(model, random_ids(1, 2), 2, 16).requires_grad
+
+
+@pytest.mark.parametrize(
+    "num_tokens, max_new_tokens, message",
+    [(0, 3, r"The prompt has no tokens"), (0, 0, "The prompt has no tokens"), (14, 9, "has 17 tokens")],
+)
+def test_cached_generation_raises_the_plain_errors(model, num_tokens, max_new_tokens, message):
+    ids = random_ids(1, num_tokens)
+    with pytest.raises(ValueError, match=message) as plain:
+        generate_text_simple(model, ids, max_new_tokens, context_size=100)
+    with pytest.raises(ValueError) as fast:
+        generate_text_cached(model, ids, max_new_tokens, context_size=100)
+    assert str(fast.value) == str(plain.value)
+
+
+# ---------------------------------------------------------------------------------
+# Cached activations
+# ---------------------------------------------------------------------------------
+
+
+def test_cached_loader_gives_the_same_batches(classifier, loader):
+    cached = cached_loader(classifier, loader, CPU)
+    torch.manual_seed(5)
+    plain_batches = [batch for _ in range(2) for batch in loader]
+    state = torch.get_rng_state()
+    torch.manual_seed(5)
+    cached_batches = [batch for _ in range(2) for batch in cached]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(cached_batches) == len(plain_batches) == 2 * len(cached) == 4
+    for (ids, labels), (activations, cached_labels) in zip(plain_batches, cached_batches):
+        assert torch.equal(cached_labels, labels)
+        torch.testing.assert_close(activations, classifier.trf_blocks[:-1](classifier.embed(ids)))
+
+
+def test_cached_loader_keeps_an_incomplete_batch(classifier, loader):
+    in_order = DataLoader(loader.dataset, batch_size=4)
+    batches = list(cached_loader(classifier, in_order, CPU))
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat([labels for _, labels in batches]), random_ids(10, n_vocab=2))
+
+
+def test_cached_loader_draws_from_the_generator_of_the_loader(classifier, loader):
+    seeded = DataLoader(
+        loader.dataset, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(9)
+    )
+    cached = cached_loader(classifier, seeded, CPU)
+    labels = torch.cat([labels for _, labels in seeded])
+    seeded.generator.manual_seed(9)
+    assert torch.equal(torch.cat([labels for _, labels in cached]), labels)
+
+
+def test_caching_draws_no_random_number(classifier, loader):
+    state = torch.get_rng_state()
+    cached_loader(classifier, loader, CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_cached_activations_are_in_the_order_of_the_data_set(classifier, loader):
+    cached = last_block_inputs(classifier, loader, CPU)
+    assert len(cached) == 10  # also those that drop_last leaves out of an epoch
+    activations, label = cached[7]
+    ids, expected_label = loader.dataset[7]
+    expected = classifier.trf_blocks[:-1](classifier.embed(ids[None]))[0]
+    torch.testing.assert_close(activations, expected)
+    assert label == expected_label and not activations.requires_grad
+
+
+def test_classifier_of_the_last_block_gives_the_plain_logits(classifier, loader):
+    ids, _ = next(iter(loader))
+    logits = LastBlockClassifier(classifier)(classifier.trf_blocks[:-1](classifier.embed(ids)))
+    assert logits.shape == (4, 1, 2)
+    torch.testing.assert_close(logits[:, -1, :], classifier(ids)[:, -1, :])
+
+
+def test_classifier_of_the_last_block_has_the_plain_gradients(classifier, loader):
+    ids, labels = next(iter(loader))
+    plain = copy.deepcopy(classifier)
+    calc_loss_batch(ids, labels, plain, CPU).backward()
+    activations = classifier.trf_blocks[:-1](classifier.embed(ids)).detach()
+    calc_loss_batch(activations, labels, LastBlockClassifier(classifier), CPU).backward()
+    for (name, parameter), other in zip(classifier.named_parameters(), plain.parameters()):
+        if other.grad is None:
+            assert parameter.grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, other.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_classifier_of_the_last_block_shares_its_parameters(classifier):
+    trainable = {id(parameter) for parameter in classifier.parameters() if parameter.requires_grad}
+    assert {id(parameter) for parameter in LastBlockClassifier(classifier).parameters()} == trainable
+
+
+def fine_tune(model, network, loaders, num_epochs):
+    """Train ``network`` (the model, or its trainable part) as the book does; return what it gives."""
+    torch.manual_seed(123)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=5e-5, weight_decay=0.1)
+    return train_classifier_simple(network, *loaders, optimizer, CPU, num_epochs, eval_freq=10, eval_iter=3)
+
+
+def assert_same_logits_and_accuracy(plain, fast, loader):
+    ids, _ = next(iter(loader))
+    with torch.no_grad():
+        assert (plain(ids) - fast(ids)).abs().max() <= 1e-4
+    accuracies = [calc_accuracy_loader(loader, model, CPU, num_batches=5) for model in (plain, fast)]
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_cached_activations_is_the_plain_fine_tuning(embedded_load, sample_loaders, capsys):
+    """Several epochs on a part of the sample: same progress, same weights, same accuracy."""
+    plain = build_classifier("gpt2-mini (10M)", embedded_load.models_dir)
+    fast, before = copy.deepcopy(plain), copy.deepcopy(plain)
+    train_loader = DataLoader(
+        Subset(sample_loaders[0].dataset, range(123)), batch_size=8, shuffle=True, drop_last=True
+    )
+    loaders = train_loader, sample_loaders[1]
+
+    plain_result = fine_tune(plain, plain, loaders, num_epochs=3)
+    plain_progress = capsys.readouterr().out
+    cached_loaders = [cached_loader(fast, loader, CPU) for loader in loaders]
+    fast_result = fine_tune(fast, LastBlockClassifier(fast), cached_loaders, num_epochs=3)
+    assert capsys.readouterr().out == plain_progress
+    assert len(plain_progress.splitlines()) == 5 + 3  # steps 0 to 40, three epochs
+
+    assert fast_result[2:] == plain_result[2:]  # accuracies and number of examples
+    for losses, plain_losses in zip(fast_result[:2], plain_result[:2]):
+        assert losses == pytest.approx(plain_losses, abs=1e-4)
+    weights = zip(plain.named_parameters(), fast.parameters(), before.parameters())
+    for (name, expected), found, start in weights:
+        assert torch.equal(expected, start) != expected.requires_grad, name
+        if name != "trf_blocks.5.att.W_key.bias":  # softmax does not see it: only rounding moves it
+            assert (found - expected).abs().max() <= 1e-4, name
+    assert_same_logits_and_accuracy(plain, fast, sample_loaders[2])
+
+
+def test_losses_on_cached_activations_are_the_plain_ones(classifier, loader):
+    cached = cached_loader(classifier, loader, CPU)
+    torch.manual_seed(5)
+    expected = evaluate_model(classifier, loader, loader, CPU, eval_iter=2)
+    torch.manual_seed(5)
+    found = evaluate_model(LastBlockClassifier(classifier), cached, cached, CPU, eval_iter=2)
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------
+# What cannot be cached is named
+# ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tok_emb.weight", "pos_emb.weight", "trf_blocks.1.ff.layers.0.bias"])
+def test_trainable_parameter_before_the_last_block_is_named(classifier, loader, name):
+    classifier.get_parameter(name).requires_grad = True
+    for attempt in (lambda: cached_loader(classifier, loader, CPU), lambda: LastBlockClassifier(classifier)):
+        with pytest.raises(ValueError, match=f"{name} stands before the last block and is trainable"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", ["drop_emb", "trf_blocks.0.drop_resid", "trf_blocks.2.att.dropout"])
+def test_dropout_is_named(classifier, loader, name):
+    classifier.get_submodule(name).p = 0.1
+    for attempt in (lambda: cached_loader(classifier, loader, CPU), lambda: LastBlockClassifier(classifier)):
+        with pytest.raises(ValueError, match=rf"{name} drops values at random in training \(p=0.1\)"):
+            attempt()
+
+
+def test_loader_without_examples_is_named(classifier):
+    with pytest.raises(ValueError, match="no examples"):
+        cached_loader(classifier, DataLoader([], batch_size=4), CPU)
+
+
+def test_loader_without_a_batch_size_is_named(classifier, loader):
+    with pytest.raises(ValueError, match="no fixed batch size"):
+        cached_loader(classifier, DataLoader(loader.dataset, batch_size=None), CPU)
+
+
+def test_messages_of_different_lengths_are_named(classifier):
+    examples = [(random_ids(length), torch.tensor(0)) for length in (6, 5)]
+    with pytest.raises(ValueError, match="different lengths: 6 and 5 tokens"):
+        cached_loader(classifier, DataLoader(examples, batch_size=1), CPU)
