@@ -31,6 +31,9 @@ else
   NBVAL := --nbval-lax
 endif
 
+# No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)
+book: export TQDM_DISABLE := 1
+
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 

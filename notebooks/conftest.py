@@ -9,6 +9,7 @@ Everything else must match exactly: integers, words, spaces, the number of outpu
 and inf, which are compared as words.
 """
 
+import os
 import re
 from decimal import Decimal
 
@@ -70,4 +71,5 @@ def sanitize(cell, value):
 
 
 def pytest_configure(config):
+    os.environ["TQDM_DISABLE"] = "1"  # stored outputs have no progress bars
     IPyNbCell.sanitize = sanitize

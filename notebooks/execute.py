@@ -2,10 +2,11 @@
 
     python notebooks/execute.py [NOTEBOOK ...]      # default: all; `make notebooks` runs this
 
-What is stored holds nothing that changes from run to run: no times, no kernel version, and
-each printed stream in one piece. A notebook that fails stays as it was.
+What is stored holds nothing that changes from run to run: no times, no progress bars, no kernel
+version, and each printed stream in one piece. A notebook that fails stays as it was.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def execute(path):
 
 
 if __name__ == "__main__":
+    os.environ["TQDM_DISABLE"] = "1"  # in the notebooks; the bar below is for the one who waits
     paths = [Path(name).resolve() for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb"))
-    for path in (bar := tqdm(paths, unit="notebook")):
+    for path in (bar := tqdm(paths, unit="notebook", disable=False)):
         bar.set_description(path.name)
         execute(path)

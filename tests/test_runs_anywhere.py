@@ -11,8 +11,18 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LEFT_OUT = (".venv", ".git", "_build", "gpt2", ".cache", "sms_spam_collection", "__pycache__", ".*_cache")
-EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample"}
+LEFT_OUT = (
+    ".venv",
+    ".git",
+    "_build",
+    "gpt2",
+    "classifiers",
+    ".cache",
+    "sms_spam_collection",
+    "__pycache__",
+    ".*_cache",
+)
+EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(ROOT / "notebooks"))
 from set_repository import set_repository  # noqa: E402
