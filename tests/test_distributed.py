@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from distributed import is_first_process, num_processes, one_after_the_first, process_group
+from spam_data import SAMPLE_FILE
 
 CPU = torch.device("cpu")
 
@@ -71,20 +72,49 @@ def fine_tune(run_python, embedded_load, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_processes_train_as_one_does(fine_tune):
+def test_three_processes_train_as_one_does(fine_tune):
     printed_by_one, weights_of_one, notes_of_one = fine_tune(1)
-    assert printed_by_one.count("Train loss") == 3
-    for processes in (2, 3):  # 3: a batch of 8 has no equal shares
-        printed, weights, notes = fine_tune(processes)
-        assert printed == printed_by_one
-        for losses_or_accuracies, of_one in zip(notes["history"][:4], notes_of_one["history"][:4]):
-            assert losses_or_accuracies == pytest.approx(of_one, abs=1e-9)
-        assert notes["history"][4] == notes_of_one["history"][4] == 80  # examples seen
-        assert weights.keys() == weights_of_one.keys()
-        for name, value in weights.items():
-            torch.testing.assert_close(value, weights_of_one[name], rtol=0, atol=1e-5)
-        trainable = 12 * 160**2 + 13 * 160 + 2 * 160 + 2 * 160 + 2  # last block, final layer norm, head
-        assert sum(notes["synchronised"]) == 10 * trainable  # ten steps; nothing of what is frozen
+    printed, weights, notes = fine_tune(3)  # a batch of 8 has no three equal shares
+    assert printed == printed_by_one and printed.count("Train loss") == 3
+    for losses_or_accuracies, of_one in zip(notes["history"][:4], notes_of_one["history"][:4]):
+        assert losses_or_accuracies == pytest.approx(of_one, abs=1e-9)
+    assert notes["history"][4] == notes_of_one["history"][4] == 80  # examples seen
+    assert weights.keys() == weights_of_one.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, weights_of_one[name], rtol=0, atol=1e-5)
+    trainable = 12 * 160**2 + 13 * 160 + 2 * 160 + 2 * 160 + 2  # last block, final layer norm, head
+    assert sum(notes["synchronised"]) == 10 * trainable  # ten steps; nothing of what is frozen
+
+
+# The command on the first lines of the sample, so that it takes seconds.
+FINETUNE_COMMAND = """
+import sys
+from pathlib import Path
+import classification, spam_data
+spam_data.SAMPLE_FILE = Path("messages.tsv")
+classification.main()
+"""
+
+
+@pytest.mark.slow
+def test_finetune_command_gives_the_same_in_two_processes(run_python, embedded_load, tmp_path):
+    (tmp_path / "finetune.py").write_text(FINETUNE_COMMAND)
+    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "messages.tsv").write_text("".join(lines[:150]), encoding="utf-8")
+    (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
+    printed, weights = [], []
+    for start in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]):
+        command = ["finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
+        process = run_python(*start, "finetune.py", *command, "--device", "cpu")
+        assert process.returncode == 0, process.stderr
+        (saved,) = (tmp_path / "classifiers").iterdir()
+        printed.append(process.stdout)
+        weights.append(load_file(saved))
+        saved.unlink()
+    assert printed[0] == printed[1] and printed[0].endswith("Saved as classifiers/" + saved.name + "\n")
+    for name, value in weights[0].items():
+        if not name.endswith("W_key.bias"):  # see above: the command computes in float32
+            torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-5)
 
 
 TAKE_TURNS = """
