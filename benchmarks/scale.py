@@ -4,7 +4,9 @@
     python benchmarks/scale.py --models "gpt2-small (124M)" --threads 2
 
 Writes results/scale.json, from which the page "What each size needs" makes its tables. What
-is measured replaces the same measurement of an earlier run; the rest of the file stays.
+is measured replaces the same measurement of an earlier run; the rest of the file stays,
+unless it comes from another machine or other versions. ``--models`` without a name measures
+nothing and only calculates anew.
 
 Each measurement runs in a fresh process, with random values and one batch of 8 messages of
 120 tokens. Memory is the peak of the resident set, less what the process held after its
@@ -230,8 +232,13 @@ def main():
         return
 
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    old = results.get("models", {})
-    results = {"batch": {"messages": B, "tokens": T}, "machine": machine(), "models": {}}
+    same_machine = not args.models or results.get("machine") == machine()
+    old = results.get("models", {}) if same_machine else {}
+    results = {
+        "batch": {"messages": B, "tokens": T},
+        "machine": results.get("machine") if same_machine else machine(),
+        "models": {},
+    }
     for name in MODEL_CONFIGS:
         language_model, classifier, _ = parameter_counts(model_config(name))
         jobs = {}
