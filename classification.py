@@ -7,7 +7,8 @@
 
 ``initial`` runs the whole chain of notebooks 01 to 07 and prints the accuracy and loss of the
 three sets before any fine-tuning. ``finetune`` does what notebook 08 does and saves the
-classifier; ``classify`` uses it.
+classifier; ``classify`` uses it. Under ``torchrun``, ``finetune`` shares the work among several
+processes: see ``distributed.py``.
 
 The steps and names follow Raschka (2024), chapter 6.
 """
@@ -24,6 +25,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from distributed import (
+    DistributedClassifier,
+    is_first_process,
+    num_processes,
+    one_after_the_first,
+    process_group,
+)
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
 from fast_paths import load_mapped_model
@@ -302,9 +310,11 @@ def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, model
     Raises:
         ValueError: if the longest message has more tokens than the model reads.
     """
-    _, loaders = load_messages(name, data_choice)
+    with one_after_the_first():
+        _, loaders = load_messages(name, data_choice)
+        model = build_classifier(name, models_dir).to(device)
     train_loader, val_loader, _ = loaders
-    model = build_classifier(name, models_dir).to(device)
+    classifier = DistributedClassifier(model) if num_processes() > 1 else model
     settings = fine_tuning_settings(name)
     if learning_rate is not None:
         settings["lr"] = learning_rate
@@ -312,7 +322,7 @@ def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, model
     torch.manual_seed(123)
     optimizer = torch.optim.AdamW(model.parameters(), **settings)
     history = train_classifier_simple(
-        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq=50, eval_iter=5
+        classifier, train_loader, val_loader, optimizer, device, num_epochs, eval_freq=50, eval_iter=5
     )
     return model, loaders, history
 
@@ -595,6 +605,8 @@ def fine_tune_and_save(name, data_choice, device, num_epochs, learning_rate, out
     output.parent.mkdir(parents=True, exist_ok=True)  # an impossible place shows before the training
 
     model, loaders, _ = fine_tune(name, data_choice, device, num_epochs, learning_rate)
+    if not is_first_process():
+        return
     print("Accuracy on the whole sets:")
     print_accuracies(model, loaders, device)
     save_classifier(output, model, name, data_choice, loaders[0].dataset.max_length)
@@ -779,9 +791,10 @@ def main():
         if args.command == "initial":
             print_initial_results(args.model, args.data, args.device)
         elif args.command == "finetune":
-            fine_tune_and_save(
-                args.model, args.data, args.device, args.epochs, args.learning_rate, args.output
-            )
+            with process_group(args.device) as device:
+                fine_tune_and_save(
+                    args.model, args.data, device, args.epochs, args.learning_rate, args.output
+                )
         else:
             texts = args.texts if args.file is None else read_messages(args.file)
             print_classes(texts, args.classifier, args.threshold, args.device)

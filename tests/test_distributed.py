@@ -1,0 +1,172 @@
+"""Fine-tuning in several processes gives what one process gives."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distributed import is_first_process, num_processes, one_after_the_first, process_group
+from spam_data import SAMPLE_FILE
+
+CPU = torch.device("cpu")
+
+# Fine-tunes on 40 messages of the sample; one process, or several under torchrun.
+# float64: the gradient of the key bias is zero up to rounding, and AdamW divides it by its
+# own size. In float32 this parameter takes steps of the size of the learning rate in a
+# direction that rounding decides, in one process as in several.
+FINE_TUNE = """
+import json, sys
+import tiktoken, torch
+from safetensors.torch import save_file
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from classification import build_classifier, train_classifier_simple
+from distributed import *
+from gpt_download import use_bundled_tokenizer_files
+from spam_data import SAMPLE_FILE, create_spam_loaders
+
+models_dir, folder = sys.argv[1:]
+with process_group(torch.device("cpu")) as device:
+    use_bundled_tokenizer_files()
+    train_loader, val_loader, _ = create_spam_loaders(tiktoken.get_encoding("gpt2"), SAMPLE_FILE)
+    for loader, size in ((train_loader, 40), (val_loader, 13)):
+        loader.dataset.data = loader.dataset.data[:size]
+    with one_after_the_first():
+        model = build_classifier("gpt2-mini (10M)", models_dir).double()
+
+    several = num_processes() > 1
+    classifier = DistributedClassifier(model) if several else model
+    synchronised = []
+    if several:
+        def count(_, bucket):
+            synchronised.append(bucket.buffer().numel())
+            return allreduce_hook(None, bucket)
+        classifier.shared.register_comm_hook(None, count)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    history = train_classifier_simple(
+        classifier, train_loader, val_loader, optimizer, device, num_epochs=2, eval_freq=4, eval_iter=2
+    )
+    if is_first_process():
+        save_file(model.state_dict(), f"{folder}/{num_processes()}.safetensors")
+        with open(f"{folder}/{num_processes()}.json", "w") as file:
+            json.dump({"history": history, "synchronised": synchronised}, file)
+"""
+
+
+@pytest.fixture
+def fine_tune(run_python, embedded_load, tmp_path):
+    """A function that fine-tunes in so many processes: (printed text, weights, what the script noted)."""
+    script = tmp_path / "fine_tune.py"
+    script.write_text(FINE_TUNE)
+
+    def run(processes):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        start = torchrun if processes > 1 else []
+        process = run_python(*start, script, embedded_load.models_dir, tmp_path)
+        assert process.returncode == 0, process.stderr
+        notes = json.loads((tmp_path / f"{processes}.json").read_text())
+        return process.stdout, load_file(tmp_path / f"{processes}.safetensors"), notes
+
+    return run
+
+
+@pytest.mark.slow
+def test_three_processes_train_as_one_does(fine_tune):
+    printed_by_one, weights_of_one, notes_of_one = fine_tune(1)
+    printed, weights, notes = fine_tune(3)  # a batch of 8 has no three equal shares
+    assert printed == printed_by_one and printed.count("Train loss") == 3
+    for losses_or_accuracies, of_one in zip(notes["history"][:4], notes_of_one["history"][:4]):
+        assert losses_or_accuracies == pytest.approx(of_one, abs=1e-9)
+    assert notes["history"][4] == notes_of_one["history"][4] == 80  # examples seen
+    assert weights.keys() == weights_of_one.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, weights_of_one[name], rtol=0, atol=1e-5)
+    trainable = 12 * 160**2 + 13 * 160 + 2 * 160 + 2 * 160 + 2  # last block, final layer norm, head
+    assert sum(notes["synchronised"]) == 10 * trainable  # ten steps; nothing of what is frozen
+
+
+# The command on the first lines of the sample, so that it takes seconds.
+FINETUNE_COMMAND = """
+import sys
+from pathlib import Path
+import classification, spam_data
+spam_data.SAMPLE_FILE = Path("messages.tsv")
+classification.main()
+"""
+
+
+@pytest.mark.slow
+def test_finetune_command_gives_the_same_in_two_processes(run_python, embedded_load, tmp_path):
+    (tmp_path / "finetune.py").write_text(FINETUNE_COMMAND)
+    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "messages.tsv").write_text("".join(lines[:150]), encoding="utf-8")
+    (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
+    printed, weights = [], []
+    for start in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]):
+        command = ["finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
+        process = run_python(*start, "finetune.py", *command, "--device", "cpu")
+        assert process.returncode == 0, process.stderr
+        (saved,) = (tmp_path / "classifiers").iterdir()
+        printed.append(process.stdout)
+        weights.append(load_file(saved))
+        saved.unlink()
+    assert printed[0] == printed[1] and printed[0].endswith("Saved as classifiers/" + saved.name + "\n")
+    for name, value in weights[0].items():
+        if not name.endswith("W_key.bias"):  # see above: the command computes in float32
+            torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-5)
+
+
+TAKE_TURNS = """
+import sys, time
+from distributed import *
+
+def note(word):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{torch.distributed.get_rank()} {word}\\n")
+
+with process_group(torch.device("cpu")):
+    with one_after_the_first():
+        note("begins")
+        time.sleep(1)
+        note("ends")
+    print(f"printed by {torch.distributed.get_rank()}")
+assert num_processes() == 1, "the process group was not ended"
+"""
+
+
+def test_first_process_fetches_before_the_others_and_prints_alone(run_python, tmp_path):
+    script, notes = tmp_path / "take_turns.py", tmp_path / "notes.txt"
+    script.write_text(TAKE_TURNS)
+    process = run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, notes)
+    assert process.returncode == 0, process.stderr
+    assert notes.read_text().splitlines() == ["0 begins", "0 ends", "1 begins", "1 ends"]
+    assert process.stdout == "printed by 0\n"
+
+
+def test_without_torchrun_nothing_changes(capsys):
+    with process_group(CPU) as device:
+        print("printed")
+        assert (device, num_processes(), is_first_process()) == (CPU, 1, True)
+        with one_after_the_first():
+            pass
+    assert capsys.readouterr().out == "printed\n"
+
+
+@pytest.fixture
+def under_torchrun(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_more_processes_than_gpus_are_refused(under_torchrun, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="4 processes on a machine with 2 GPUs.*--nproc-per-node"):
+        with process_group(torch.device("cuda")):
+            pass
+
+
+def test_device_that_processes_cannot_share_is_refused(under_torchrun):
+    with pytest.raises(ValueError, match="'mps'.*--device cpu"):
+        with process_group(torch.device("mps")):
+            pass
