@@ -17,7 +17,7 @@ from edition import chosen_data, chosen_model  # noqa: E402
 def state_of(root):
     """Return a short hash of everything that the outputs depend on, the notebooks aside."""
     digest = hashlib.sha256(f"{chosen_model()} {chosen_data()}".encode())
-    patterns = ["*.py", "*.json", "assets/*.tsv", "assets/*/*.json", "constraints.txt"]
+    patterns = ["*.py", "*.json", "assets/*.tsv", "assets/*/*.json", "results/*.json", "constraints.txt"]
     for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
