@@ -18,6 +18,7 @@ import json
 import math
 import platform
 import statistics
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -597,7 +598,7 @@ def run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladde
     """
     context_length = model_config(name)["context_length"]
     loaders = create_loaders(data_file, settings["padding"], settings["batch_size"], context_length)
-    memory = {}  # the frozen blocks do not depend on the seed
+    memory = {} if settings["values"] == "pretrained" else None  # random frozen blocks differ by seed
     first = build_model(settings, name, seeds[0], models_dir).to(device)
     begin, classifier = clock(device), TokenClassifier(first, settings["token"], memory)
     if classifier.frozen:
@@ -920,6 +921,19 @@ def print_entry(row, entry):
     )
 
 
+def run_rows(args):
+    """Run the rows that the command line names, and print each one's results."""
+    use_bundled_tokenizer_files()
+    print(f"{args.model} on the {args.data} data, {args.device}: mean accuracy (lowest-highest)", flush=True)
+    for row in EXPERIMENTS if args.row == "all" else [args.row]:
+        own_model = EXPERIMENTS[row].get("model")
+        if args.row == "all" and own_model and not is_at_hand(own_model):
+            print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
+            continue
+        options = {"path": args.results, "again": args.again, "learning_rate": args.learning_rate}
+        print_entry(row, run_row(row, args.model, args.data, args.seeds, args.device, **options))
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -941,24 +955,10 @@ def main():
     if args.row != "all" and args.row not in EXPERIMENTS:
         parser.error(f"unknown row {args.row!r}; choose one of: all, {', '.join(EXPERIMENTS)}")
 
-    use_bundled_tokenizer_files()
-    print(f"{args.model} on the {args.data} data, {args.device}: mean accuracy (lowest-highest)", flush=True)
-    for row in EXPERIMENTS if args.row == "all" else [args.row]:
-        own_model = EXPERIMENTS[row].get("model")
-        if args.row == "all" and own_model and not is_at_hand(own_model):
-            print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
-            continue
-        entry = run_row(
-            row,
-            args.model,
-            args.data,
-            args.seeds,
-            args.device,
-            args.results,
-            args.again,
-            args.learning_rate,
-        )
-        print_entry(row, entry)
+    try:
+        run_rows(args)
+    except (OSError, ValueError) as error:  # no network, a damaged file, ...: the message says what to do
+        sys.exit(f"experiments.py: {error}")
 
 
 if __name__ == "__main__":

@@ -496,6 +496,14 @@ def test_command_line_names_an_unknown_row(command_line, capsys):
     assert "unknown row 'middle-token'; choose one of: all, last-token" in capsys.readouterr().err
 
 
+def test_command_line_says_what_is_wrong_with_the_results(command_line, tmp_path):
+    (tmp_path / "results.json").write_text("")
+    with pytest.raises(SystemExit, match="experiments.py: .*results.json is not valid JSON"):
+        command_line(
+            "head-only", "--model", EMBEDDED, "--data", "sample", "--results", f"{tmp_path}/results.json"
+        )
+
+
 def test_list_names_each_row_and_what_it_changes(command_line, capsys):
     command_line("--list")
     lines = capsys.readouterr().out.splitlines()[1:]
@@ -507,7 +515,7 @@ def test_all_runs_every_row_but_models_that_are_not_here(command_line, capsys, m
     ran = []
     result = dict.fromkeys(("training", "validation", "test", "seconds"), 0.5)
     entry = {"per_seed": [result], "trainable_parameters": 7}
-    monkeypatch.setattr(experiments, "run_row", lambda row, *_: ran.append(row) or entry)
+    monkeypatch.setattr(experiments, "run_row", lambda row, *_, **__: ran.append(row) or entry)
     monkeypatch.chdir(tmp_path)
     command_line("all", "--model", EMBEDDED, "--data", "sample")
     assert ran == HERE + BASELINES
