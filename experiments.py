@@ -38,6 +38,8 @@ from classification import (
     calc_accuracy_loader,
     calc_loss_loader,
     choose_device,
+    device_named,
+    fine_tuning_settings,
     freeze_all_layers,
     load_pretrained_model,
     train_classifier_simple,
@@ -45,6 +47,7 @@ from classification import (
 )
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
+from fast_paths import after_attention, keys_and_values
 from gpt_download import DATA_FILE, SAFETENSORS_FILE, use_bundled_tokenizer_files
 from previous_chapters import MODEL_CONFIGS, GPTModel, MultiHeadAttention, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
@@ -142,9 +145,10 @@ def learning_rates(name):
     Returns:
         tuple: the rates, ascending, and the first one to try.
     """
+    base = fine_tuning_settings(name)["lr"]
     if name == "gpt2-mini (10M)":
-        return (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), 1e-3
-    return (5e-5,), 5e-5
+        return (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), base
+    return (base,), base
 
 
 # ---------------------------------------------------------------------------------
@@ -384,18 +388,17 @@ def block_at(block, x, position):
     Returns:
         torch.Tensor: float, shape (B, 1, C).
     """
-    B, T, C = x.shape
-    att, rows = block.att, torch.arange(B, device=x.device)
+    (B, T, C), att = x.shape, block.att
+    rows = torch.arange(B, device=x.device)
     normed = block.norm1(x)
     query = att.split_heads(att.W_query(normed[rows, position].unsqueeze(1)))  # (B, 1, C) -> (B, H, 1, D)
-    keys, values = att.split_heads(att.W_key(normed)), att.split_heads(att.W_value(normed))  # (B, H, T, D)
+    keys, values = keys_and_values(att, normed)  # (B, H, T, D)
     seen = torch.arange(T, device=x.device) <= position.unsqueeze(1)  # (B, T), the causal mask at position
     if isinstance(att, BidirectionalAttention):
         seen = torch.ones_like(seen)
     context = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen[:, None, None, :])
-    context = context.transpose(1, 2).reshape(B, 1, C)  # (B, H, 1, D) -> (B, 1, C)
-    x = x[rows, position].unsqueeze(1) + block.drop_resid(att.out_proj(context))
-    return x + block.drop_resid(block.ff(block.norm2(x)))
+    attended = att.out_proj(context.transpose(1, 2).reshape(B, 1, C))  # (B, H, 1, D) -> (B, 1, C)
+    return after_attention(block, x[rows, position].unsqueeze(1), attended)
 
 
 class TokenClassifier(nn.Module):
@@ -421,18 +424,14 @@ class TokenClassifier(nn.Module):
         self.memory = {} if memory is None else memory
         self.frozen = count_frozen_blocks(model)
 
-    def embed(self, ids):
-        positions = torch.arange(ids.shape[1], device=ids.device)
-        return self.model.drop_emb(self.model.tok_emb(ids) + self.model.pos_emb(positions))  # (B, T, C)
-
     def after_frozen_blocks(self, ids):
         if self.frozen == 0:
-            return self.embed(ids)
+            return self.model.embed(ids)
         messages = [row.tobytes() for row in ids.cpu().numpy()]
         new = [i for i, message in enumerate(messages) if message not in self.memory]
         if new:
             with torch.no_grad():
-                hidden = self.model.trf_blocks[: self.frozen](self.embed(ids[new]))
+                hidden = self.model.trf_blocks[: self.frozen](self.model.embed(ids[new]))
             self.memory.update(zip([messages[i] for i in new], hidden))
         return torch.stack([self.memory[message] for message in messages])  # (B, T, C)
 
@@ -514,7 +513,7 @@ def clock(device):
     return time.perf_counter()
 
 
-def fine_tune(settings, name, loaders, seed, learning_rate, device, memory=None, models_dir="gpt2"):
+def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=None, models_dir="gpt2"):
     """Fine-tune one row with one seed.
 
     Args:
@@ -568,7 +567,7 @@ def choose_learning_rate(run, ladder, start):
     tell neighbouring rates apart. The test set has no say.
 
     Args:
-        run (callable): learning rate -> result of :func:`fine_tune`.
+        run (callable): learning rate -> result of :func:`fine_tune_row`.
         ladder (sequence of float): learning rates, ascending.
         start (float): the first one to try.
 
@@ -594,7 +593,7 @@ def run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladde
     Args:
         entry (dict): what is stored of the row; changed in place.
         ladder, start: see :func:`choose_learning_rate`.
-        The others are those of :func:`run_row` and :func:`fine_tune`.
+        The others are those of :func:`run_row` and :func:`fine_tune_row`.
     """
     context_length = model_config(name)["context_length"]
     loaders = create_loaders(data_file, settings["padding"], settings["batch_size"], context_length)
@@ -609,7 +608,7 @@ def run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladde
     entry["trainable_parameters"] = count_trainable(first)
 
     def run(seed, learning_rate):
-        return fine_tune(settings, name, loaders, seed, learning_rate, device, memory, models_dir)[1]
+        return fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory, models_dir)[1]
 
     if "learning_rate" not in entry:
         best, tried = choose_learning_rate(lambda rate: run(seeds[0], rate), ladder, start)
@@ -683,8 +682,9 @@ def spam_margin(text, model, device):
     """
     tokenizer = tiktoken.get_encoding("gpt2")
     ids = torch.tensor([tokenizer.encode(PROMPT.format(text=text), disallowed_special=())], device=device)
-    x = model.tok_emb(ids) + model.pos_emb(torch.arange(ids.shape[1], device=device))  # (1, T, C)
-    last = model.final_norm(model.trf_blocks(x))[:, -1]  # (1, C): the head is needed at one position only
+    last = model.final_norm(model.trf_blocks(model.embed(ids)))[
+        :, -1
+    ]  # (1, C): the head is needed at one position only
     logits = model.out_head(last)[0]  # (V,)
     (spam,), (ham,) = tokenizer.encode(" spam"), tokenizer.encode(" ham")
     return (logits[spam] - logits[ham]).item()  # the softmax's denominator cancels
@@ -943,7 +943,7 @@ def main():
     parser.add_argument("--model", choices=list(MODEL_CONFIGS), default=chosen_model())
     parser.add_argument("--data", choices=DATA_CHOICES, default=chosen_data())
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--device", type=torch.device, default=choose_device())
+    parser.add_argument("--device", type=device_named, default=choose_device())
     parser.add_argument("--results", type=Path, default=RESULTS_FILE, help="file of the results")
     parser.add_argument("--again", action="store_true", help="run also what is stored already")
     parser.add_argument(

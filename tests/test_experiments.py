@@ -389,13 +389,13 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
         )
 
     run.path, run.models_dir, run.trainings = tmp_path / "results.json", embedded_load.models_dir, []
-    fine_tune = experiments.fine_tune
+    fine_tune = experiments.fine_tune_row
 
     def noted(settings, name, loaders, seed, learning_rate, *arguments):
         run.trainings.append((seed, learning_rate))
         return fine_tune(settings, name, loaders, seed, learning_rate, *arguments)
 
-    monkeypatch.setattr(experiments, "fine_tune", noted)
+    monkeypatch.setattr(experiments, "fine_tune_row", noted)
     return run
 
 
@@ -417,17 +417,17 @@ def test_what_is_stored_is_not_run_again(tiny_data):
 
 
 def test_interrupted_run_goes_on_where_it_stopped(tiny_data, monkeypatch):
-    noted = experiments.fine_tune
+    noted = experiments.fine_tune_row
 
     def interrupted(*arguments):
         if len(tiny_data.trainings) == 2:
             raise KeyboardInterrupt
         return noted(*arguments)
 
-    monkeypatch.setattr(experiments, "fine_tune", interrupted)
+    monkeypatch.setattr(experiments, "fine_tune_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny_data("head-only")
-    monkeypatch.setattr(experiments, "fine_tune", noted)
+    monkeypatch.setattr(experiments, "fine_tune_row", noted)
     entry = tiny_data("head-only")
     assert [seed for seed, _ in tiny_data.trainings] == [123, 124, 125]
     assert [result["seed"] for result in entry["per_seed"]] == [123, 124, 125]
@@ -597,6 +597,6 @@ def test_stored_result_can_be_reproduced(embedded_load, tokenizer):
     entry = load_results()[EMBEDDED]["sample"]["head-only"]
     settings, rate = settings_of("head-only"), entry["learning_rate"]
     loaders, models_dir = create_loaders(SAMPLE_FILE), embedded_load.models_dir
-    _, result = experiments.fine_tune(settings, EMBEDDED, loaders, 123, rate, CPU, models_dir=models_dir)
+    _, result = experiments.fine_tune_row(settings, EMBEDDED, loaders, 123, rate, CPU, models_dir=models_dir)
     for name in ("training", "validation", "test"):
         assert result[name] == pytest.approx(entry["per_seed"][0][name], abs=0.02)
