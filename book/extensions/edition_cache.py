@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from edition import chosen_data, chosen_model  # noqa: E402
 
 # What every notebook depends on, besides its modules.
-SHARED_FILES = ["*.json", "assets/*.tsv", "assets/*/*.json", "constraints.txt"]
+SHARED_FILES = ["*.json", "assets/*.tsv", "assets/*/*.json", "results/*.json", "constraints.txt"]
 
 
 def imported_modules(code):
