@@ -31,7 +31,7 @@ else
   export CHOOSE_DATA := uci
   # The stored outputs are those of the embedded edition: run every cell, compare none of them
   # (the notebooks assert the published numbers themselves).
-  NBVAL := --nbval-lax
+  NBVAL := --nbval-lax --nbval-cell-timeout=7200
 endif
 
 # No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)

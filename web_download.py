@@ -14,7 +14,7 @@ from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto would ignore TQDM_DISABLE in a notebook
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.util import Retry
 
