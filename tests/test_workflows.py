@@ -170,7 +170,7 @@ def test_nothing_is_deployed_unless_every_step_before_succeeded():
             assert not re.search(r"always\(|failure\(|cancelled\(", part.get("if", "")), name
     order = [step.get("run", step.get("uses")) for step in JOBS["publish/build"]["steps"]]
     assert order[-1].startswith("actions/upload-pages-artifact@")
-    assert order.index("make book CHECKPOINT=124M") < order.index("make test")
+    assert order.index("make pdf CHECKPOINT=124M") < order.index("make test")
     assert [list(actions(name)) for name in JOBS if "deploy" in name] == [["actions/deploy-pages"]]
 
 
