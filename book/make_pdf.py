@@ -163,6 +163,7 @@ def name_outline(path, headings):
         raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
     for entry, heading in zip(entries, headings):
         entry[NameObject("/Title")] = TextStringObject(heading)
+    writer.pdf_header = "%PDF-1.7"
     writer.write(path)
 
 
