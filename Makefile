@@ -3,12 +3,15 @@
 # The edition: mini (embedded checkpoint and sample, no network), or 124M, 355M, 774M, 1558M
 # (OpenAI's weights and the UCI data, downloaded once).
 CHECKPOINT ?= mini
-# The interpreter that makes the environment: Python 3.10 to 3.13.
-PYTHON ?= python3
 
+# PYTHON is the interpreter that makes the environment: Python 3.10 to 3.13.
+# The recipes are for a POSIX shell. On Windows, GNU make takes that of Git Bash when called there.
 ifeq ($(OS),Windows_NT)
+  PYTHON ?= python
   BIN := .venv/Scripts
+  export PYTHONUTF8 := 1
 else
+  PYTHON ?= python3
   BIN := .venv/bin
 endif
 
@@ -28,7 +31,7 @@ else
   export CHOOSE_DATA := uci
   # The stored outputs are those of the embedded edition: run every cell, compare none of them
   # (the notebooks assert the published numbers themselves).
-  NBVAL := --nbval-lax
+  NBVAL := --nbval-lax --nbval-cell-timeout=7200
 endif
 
 # No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)
@@ -37,14 +40,17 @@ book: export TQDM_DISABLE := 1
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help book test lint notebooks repository lab clean
+.PHONY: help install book pdf test lint notebooks bench repository lab clean
 
 help:
+	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
 	@echo "make book       build the book in _build/html, every notebook executed"
+	@echo "make pdf        the whole book as one file, _build/pdf/book.pdf (needs Chromium or a relative)"
 	@echo "make test       run the tests and check every stored output"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
-	@echo "make repository URL=https://...   set the address that notebooks on Colab fetch the book from"
+	@echo "make bench      measure the speed beside a plain formulation and transformers: results/benchmark.json"
+	@echo "make repository URL=https://github.com/OWNER/NAME   set where the book is published: buttons, badges, Colab"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
 	@echo "CHECKPOINT=124M make ...   the same with OpenAI's weights and the UCI data"
@@ -54,15 +60,23 @@ $(BOOK_READY): requirements.txt constraints.txt
 	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Set it: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
+	@# Errors only: at each start a kernel warns that what it says to this machine is not encrypted.
+	@mkdir -p .venv/etc/ipython
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
 	@touch $@
 
+install: $(TEST_READY)
+
 book: $(BOOK_READY)
 	$(BIN)/jupyter-book build . -W -n --keep-going
-	@echo "The book is built. Open it: file://$(CURDIR)/_build/html/index.html"
+	@echo "The book is built. Open it: file:///$(CURDIR:/%=%)/_build/html/index.html"
+
+pdf: book $(TEST_READY)
+	$(BIN)/python book/make_pdf.py
 
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) tests notebooks
@@ -74,8 +88,11 @@ lint: $(TEST_READY)
 notebooks: $(BOOK_READY)
 	$(BIN)/python notebooks/execute.py
 
-repository: $(BOOK_READY)
-	$(BIN)/python notebooks/set_repository.py "$(URL)"
+bench: $(TEST_READY)
+	$(BIN)/python benchmarks/speed.py
+
+repository:
+	@$(PYTHON) notebooks/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
 
 lab: $(BOOK_READY)
 	$(BIN)/jupyter lab

@@ -34,8 +34,9 @@ from distributed import (
 )
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
-from gpt_download import download_and_load_gpt2, use_bundled_tokenizer_files
-from previous_chapters import MODEL_CONFIGS, GPTModel, load_weights_into_gpt, model_config
+from fast_paths import load_mapped_model
+from gpt_download import use_bundled_tokenizer_files
+from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
@@ -48,7 +49,9 @@ CLASSIFIERS = Path("classifiers")  # where the command line saves classifiers an
 
 
 def load_pretrained_model(name, models_dir="gpt2"):
-    """Do what notebooks 02 and 03 do: configure a model and fill it with pretrained weights.
+    """Do what notebooks 02 and 03 do, configure a model and fill it with pretrained weights.
+
+    It does so by :func:`fast_paths.load_mapped_model`: values are read when they are first used.
 
     Args:
         name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
@@ -57,12 +60,7 @@ def load_pretrained_model(name, models_dir="gpt2"):
     Returns:
         GPTModel: the language model, in evaluation mode, on the CPU.
     """
-    config = model_config(name)
-    model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
-    settings, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    model = GPTModel(config)
-    load_weights_into_gpt(model, params)
-    return model.eval()
+    return load_mapped_model(name, models_dir)
 
 
 def freeze_all_layers(model):
@@ -533,6 +531,33 @@ def spam_probabilities(texts, model, tokenizer, device, max_length=None, pad_tok
             logits = model(input_batch)[:, -1, :]  # (B, T, 2) -> (B, 2)
             probabilities[indices] = torch.softmax(logits, dim=-1)[:, 1].float().cpu()
     return probabilities
+
+
+def message_interface(model, tokenizer, device, max_length=None, threshold=0.5):
+    """A small interface for a live notebook: a text field, a slider, and the answer below them.
+
+    Args:
+        model, tokenizer, device, max_length: as for :func:`classify_review`.
+        threshold (float): where the slider starts; from this probability on, the answer is spam.
+
+    Returns:
+        ipywidgets.VBox: its children are a Textarea, a FloatSlider and a Label.
+    """
+    import ipywidgets as widgets
+
+    text = widgets.Textarea(value="You are a winner", description="Message")
+    slider = widgets.FloatSlider(value=threshold, min=0, max=1, step=0.01, description="Threshold")
+    answer = widgets.Label()
+
+    def update(change=None):
+        (probability,) = spam_probabilities([text.value], model, tokenizer, device, max_length).tolist()
+        label = CLASS_NAMES[int(probability >= slider.value)]
+        answer.value = f"{label} (probability of spam {probability:.2f})"
+
+    text.observe(update, names="value")
+    slider.observe(update, names="value")
+    update()
+    return widgets.VBox([text, slider, answer])
 
 
 # ---------------------------------------------------------------------------------

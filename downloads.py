@@ -2,23 +2,22 @@
 
 A file is fetched under a temporary name, checked, and only then put in its place: what
 stands under the final name is whole and verified. Where one source fails, the next is
-tried; where all fail, one error lists every address with its reason.
+tried; where all fail, one error lists every address with its reason. ``web_download.py``
+fetches from one address and continues what was interrupted.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
-from requests.adapters import HTTPAdapter
-from tqdm.auto import tqdm
-from urllib3.util import Retry
+from filelock import FileLock, Timeout  # comes with PyTorch
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
-CHUNK = 1 << 20  # bytes
+from web_download import DiskFullError, Partial, download, require_space
 
 
 class DownloadError(OSError):
@@ -41,7 +40,7 @@ def sha256_of(path):
     """Return the SHA-256 of a file as a hexadecimal str."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -67,6 +66,8 @@ def atomic_file(target):
 def fetch_file(target, sources, verify, way_on):
     """Put a file in place, from the first source that has it whole and right.
 
+    Two processes may ask for the same file at once: one fetches it, the other waits and uses it.
+
     Args:
         target (str or Path): where the file shall stand; its folder is created.
         sources (list of str): http(s) addresses or paths of local files, best first.
@@ -78,40 +79,106 @@ def fetch_file(target, sources, verify, way_on):
         Path: ``target``.
 
     Raises:
-        DownloadError: if no source gave a file that passes ``verify``. Nothing is left behind.
+        DownloadError: if no source gave a file that passes ``verify``, or the disk has no room
+            for it. Nothing is left behind but a ``NAME.part`` that the next call can continue.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    failures = []
-    for source in sources:
-        try:
-            with atomic_file(target) as partial:
-                if is_web_address(source):
-                    _download(source, partial, target.name)
-                else:
-                    shutil.copyfile(source, partial)
-                verify(partial)
-            return target
-        except (OSError, ValueError) as error:
-            failures.append(f"  {source}\n    {error}")
+    before = identity(target)
+    with one_process_at_a_time(target):
+        if identity(target) != before:  # another process has put it there while this one waited
+            with suppress(ValueError):
+                verify(target)
+                return target
+        failures = []
+        for source in sources:
+            fetch = fetch_from_web if is_web_address(source) else fetch_from_disk
+            try:
+                fetch(source, target, verify)
+                Partial(target).remove()  # what an earlier source may have left
+                return target
+            except (OSError, ValueError) as error:
+                if is_disk_full(error):  # no other source would help
+                    raise DownloadError(
+                        f"Could not get {target.name}: {error}. Make room and run again to go on.\n{way_on}"
+                    ) from error
+                failures.append(f"  {source}\n    {reason_of(error)}")
     raise DownloadError(f"Could not get {target.name}. Tried:\n" + "\n".join(failures) + f"\n{way_on}")
 
 
-def _download(address, path, name):
-    """Stream one address into a file, with retries, time-outs and a progress bar."""
-    retry = Retry(
-        total=3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False
-    )
-    with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=retry))
-        session.mount("https://", HTTPAdapter(max_retries=retry))
-        with session.get(address, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as response:
-            response.raise_for_status()
-            size = int(response.headers.get("Content-Length", 0)) or None
-            with (
-                open(path, "wb") as file,
-                tqdm(total=size, unit="B", unit_scale=True, unit_divisor=1024, desc=name) as bar,
-            ):
-                for chunk in response.iter_content(CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
+def fetch_from_disk(source, target, verify):
+    """Copy a file, check the copy, and put it in place."""
+    copy = target.with_name(
+        f".{target.name}.copy"
+    )  # a fixed name: the next run replaces what a killed one left
+    try:
+        require_space(target.parent, os.stat(source).st_size, target.name)
+        shutil.copyfile(source, copy)
+        verify(copy)
+        os.replace(copy, target)
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def fetch_from_web(address, target, verify):
+    """Download a file, check it, and put it in place."""
+    partial = Partial(target)
+    continued = partial.read_note(address) is not None
+    try:
+        download(address, partial, target.name)
+    except BaseException:  # also Ctrl-C
+        if not partial.note_path.exists():
+            partial.remove()  # nobody could continue it
+        raise
+    try:
+        verify(partial.path)
+    except ValueError:
+        partial.remove()  # a wrong file is never continued
+        if not continued:
+            raise
+        return fetch_from_web(
+            address, target, verify
+        )  # perhaps its old beginning was wrong: once from the start
+    os.replace(partial.path, target)
+
+
+@contextmanager
+def one_process_at_a_time(target):
+    """Wait until no other process fetches ``target``. The lock of a killed process is free."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another process is fetching {target}. Waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # removed while held: a process that waits for it notices, and makes it anew
+            os.unlink(lock.lock_file)
+        lock.release()
+
+
+def identity(path):
+    """What changes when a file is replaced; None where there is no file."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def is_disk_full(error):
+    """Whether an error says that the disk, or the user's share of it, is used up."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, DiskFullError) or getattr(error, "errno", None) in full
+
+
+def reason_of(error):
+    """The innermost reason of an error, without what the libraries wrap around it."""
+    if isinstance(error, requests.HTTPError):
+        wait = error.response.headers.get("Retry-After")
+        asks = f"; the server asks to wait {wait} s" if wait else ""
+        return f"status {error.response.status_code} {error.response.reason}{asks}"
+    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), Exception):
+        error = inner
+    return str(error)

@@ -1,7 +1,9 @@
 """The same results, sooner: what a model need not compute, or need not compute twice.
 
-Three short cuts, none of which changes the model:
+Four short cuts, none of which changes the model:
 
+- Pretrained weights stand in a file as the model holds them: map the file
+  (:func:`load_mapped_model`).
 - The last token is the only one whose logits count. Then the last block, the final norm
   and the head have work for one position (:func:`last_token_logits`).
 - A text that grows by one token at its end leaves the keys and values of all earlier
@@ -25,6 +27,40 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
+
+from gpt_download import download_and_load_gpt2
+from previous_chapters import model_config, model_from_weights
+
+# ---------------------------------------------------------------------------------
+# Loading
+# ---------------------------------------------------------------------------------
+
+
+def load_mapped_model(name, models_dir="gpt2"):
+    """Make a pretrained model whose weights are mapped from their file.
+
+    The same model as ``GPTModel`` and ``load_weights_into_gpt`` give, without random values
+    first and without a copy: the system reads values from the file when they are first used.
+    Training changes them in memory only, never in the file.
+
+    Args:
+        name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
+        models_dir (str or Path): folder for checkpoints.
+
+    Returns:
+        GPTModel: the language model, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError, DownloadError: for an unknown name, and as ``download_and_load_gpt2``.
+    """
+    config = model_config(name)
+    model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
+    _, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
+    # The output layer begins with the values of the embedding but is a parameter of its own:
+    # the file is mapped a second time for it.
+    _, params_again = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
+    return model_from_weights(config, params, out_head=params_again["wte"]).eval()
+
 
 # ---------------------------------------------------------------------------------
 # A transformer block in three parts

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 # ---------------------------------------------------------------------------------
 # Model sizes
@@ -247,10 +248,6 @@ class GPTModel(nn.Module):
 def load_weights_into_gpt(gpt, params):
     """Copy pretrained weights into a model.
 
-    OpenAI stores a linear layer as an [in, out] matrix and the query, key and value
-    matrices as one; PyTorch's ``nn.Linear`` holds [out, in]. The checkpoint has no
-    output layer of its own: it reuses the token embedding.
-
     All shapes are checked before the first value is copied, so that a model is never
     left half loaded.
 
@@ -261,54 +258,112 @@ def load_weights_into_gpt(gpt, params):
     Raises:
         ValueError: if the number of blocks or the shape of a parameter differs.
     """
+    with torch.no_grad():
+        for name, value in match_weights(gpt, params).items():
+            gpt.get_parameter(name).copy_(torch.tensor(value))
+
+
+class SkipRandomValues(TorchFunctionMode):
+    """Context in which new layers get no random values: ``torch.nn.init`` does nothing.
+
+    Together with ``torch.device("meta")`` (shapes without memory), a model is made at once.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":  # some functions have no __module__
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def model_from_weights(cfg, params, out_head=None):
+    """Make a model whose parameters are pretrained weights: ``load_weights_into_gpt``, sooner.
+
+    Arrays that have the layout of the parameter already are used as they are, without a copy:
+    with the mapped file of ``download_and_load_gpt2``, loading reads next to nothing. The
+    output layer has values of its own, because the model can train it apart from the embedding.
+
+    Args:
+        cfg (dict): a model configuration, for example from :func:`model_config`.
+        params (dict): as for :func:`load_weights_into_gpt`; writable arrays.
+        out_head (np.ndarray): values of the output layer, shape (V, C); default: a copy of ``wte``.
+
+    Returns:
+        GPTModel: the model on the CPU.
+
+    Raises:
+        ValueError: as :func:`load_weights_into_gpt`.
+    """
+    with torch.device("meta"), SkipRandomValues():
+        gpt = GPTModel(cfg)
+    weights = match_weights(gpt, params)
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in weights.items()}
+    tensors["out_head.weight"] = (
+        torch.tensor(params["wte"]) if out_head is None else torch.from_numpy(out_head)
+    )
+    gpt.load_state_dict(tensors, assign=True)  # names an error if a parameter got no values
+    return gpt
+
+
+def match_weights(gpt, params):
+    """Find the pretrained values of each parameter of a model.
+
+    OpenAI stores a linear layer as an [in, out] matrix and the query, key and value
+    matrices as one; PyTorch's ``nn.Linear`` holds [out, in]. The checkpoint has no
+    output layer of its own: it reuses the token embedding.
+
+    Returns:
+        dict: {name of the parameter: array of its shape}; the arrays are views, not copies.
+
+    Raises:
+        ValueError: as :func:`load_weights_into_gpt`.
+    """
     if len(params["blocks"]) != len(gpt.trf_blocks):
         raise ValueError(
             f"The checkpoint has {len(params['blocks'])} transformer blocks, the model has "
             f"{len(gpt.trf_blocks)}. Use the configuration that belongs to the checkpoint."
         )
 
-    pairs = [  # (name in the checkpoint, parameter of the model, value of the same shape)
-        ("wte", gpt.tok_emb.weight, params["wte"]),
-        ("wpe", gpt.pos_emb.weight, params["wpe"]),
-        ("g", gpt.final_norm.scale, params["g"]),
-        ("b", gpt.final_norm.shift, params["b"]),
-        ("wte", gpt.out_head.weight, params["wte"]),
+    matches = [  # (name in the checkpoint, name of the parameter, value of the same shape)
+        ("wte", "tok_emb.weight", params["wte"]),
+        ("wpe", "pos_emb.weight", params["wpe"]),
+        ("g", "final_norm.scale", params["g"]),
+        ("b", "final_norm.shift", params["b"]),
+        ("wte", "out_head.weight", params["wte"]),
     ]
-    for i, (block, values) in enumerate(zip(gpt.trf_blocks, params["blocks"])):
-        attn, mlp = values["attn"], values["mlp"]
+    for i, values in enumerate(params["blocks"]):
+        attn, mlp, block = values["attn"], values["mlp"], f"trf_blocks.{i}"
         # array_split also cuts what has no three equal parts; the check of the shapes names it
         query_w, key_w, value_w = np.array_split(attn["c_attn"]["w"], 3, axis=-1)  # (C, 3C) -> 3 x (C, C)
         query_b, key_b, value_b = np.array_split(attn["c_attn"]["b"], 3, axis=-1)  # (3C,) -> 3 x (C,)
-        pairs += [
-            (f"h{i}/attn/c_attn/w (query)", block.att.W_query.weight, query_w.T),
-            (f"h{i}/attn/c_attn/w (key)", block.att.W_key.weight, key_w.T),
-            (f"h{i}/attn/c_attn/w (value)", block.att.W_value.weight, value_w.T),
-            (f"h{i}/attn/c_attn/b (query)", block.att.W_query.bias, query_b),
-            (f"h{i}/attn/c_attn/b (key)", block.att.W_key.bias, key_b),
-            (f"h{i}/attn/c_attn/b (value)", block.att.W_value.bias, value_b),
-            (f"h{i}/attn/c_proj/w", block.att.out_proj.weight, attn["c_proj"]["w"].T),
-            (f"h{i}/attn/c_proj/b", block.att.out_proj.bias, attn["c_proj"]["b"]),
-            (f"h{i}/mlp/c_fc/w", block.ff.layers[0].weight, mlp["c_fc"]["w"].T),
-            (f"h{i}/mlp/c_fc/b", block.ff.layers[0].bias, mlp["c_fc"]["b"]),
-            (f"h{i}/mlp/c_proj/w", block.ff.layers[2].weight, mlp["c_proj"]["w"].T),
-            (f"h{i}/mlp/c_proj/b", block.ff.layers[2].bias, mlp["c_proj"]["b"]),
-            (f"h{i}/ln_1/g", block.norm1.scale, values["ln_1"]["g"]),
-            (f"h{i}/ln_1/b", block.norm1.shift, values["ln_1"]["b"]),
-            (f"h{i}/ln_2/g", block.norm2.scale, values["ln_2"]["g"]),
-            (f"h{i}/ln_2/b", block.norm2.shift, values["ln_2"]["b"]),
+        matches += [
+            (f"h{i}/attn/c_attn/w (query)", f"{block}.att.W_query.weight", query_w.T),
+            (f"h{i}/attn/c_attn/w (key)", f"{block}.att.W_key.weight", key_w.T),
+            (f"h{i}/attn/c_attn/w (value)", f"{block}.att.W_value.weight", value_w.T),
+            (f"h{i}/attn/c_attn/b (query)", f"{block}.att.W_query.bias", query_b),
+            (f"h{i}/attn/c_attn/b (key)", f"{block}.att.W_key.bias", key_b),
+            (f"h{i}/attn/c_attn/b (value)", f"{block}.att.W_value.bias", value_b),
+            (f"h{i}/attn/c_proj/w", f"{block}.att.out_proj.weight", attn["c_proj"]["w"].T),
+            (f"h{i}/attn/c_proj/b", f"{block}.att.out_proj.bias", attn["c_proj"]["b"]),
+            (f"h{i}/mlp/c_fc/w", f"{block}.ff.layers.0.weight", mlp["c_fc"]["w"].T),
+            (f"h{i}/mlp/c_fc/b", f"{block}.ff.layers.0.bias", mlp["c_fc"]["b"]),
+            (f"h{i}/mlp/c_proj/w", f"{block}.ff.layers.2.weight", mlp["c_proj"]["w"].T),
+            (f"h{i}/mlp/c_proj/b", f"{block}.ff.layers.2.bias", mlp["c_proj"]["b"]),
+            (f"h{i}/ln_1/g", f"{block}.norm1.scale", values["ln_1"]["g"]),
+            (f"h{i}/ln_1/b", f"{block}.norm1.shift", values["ln_1"]["b"]),
+            (f"h{i}/ln_2/g", f"{block}.norm2.scale", values["ln_2"]["g"]),
+            (f"h{i}/ln_2/b", f"{block}.norm2.shift", values["ln_2"]["b"]),
         ]
 
-    for name, parameter, value in pairs:
-        if parameter is None:
-            raise ValueError(f"The checkpoint has {name!r}, the model has no such bias. Set qkv_bias=True.")
-        if tuple(parameter.shape) != value.shape:
+    shapes = {name: tuple(parameter.shape) for name, parameter in gpt.named_parameters()}
+    for source, name, value in matches:
+        if name not in shapes:
+            raise ValueError(f"The checkpoint has {source!r}, the model has no such bias. Set qkv_bias=True.")
+        if shapes[name] != value.shape:
             raise ValueError(
-                f"Shape mismatch at {name!r}: the model has {tuple(parameter.shape)}, the "
+                f"Shape mismatch at {source!r}: the model has {shapes[name]}, the "
                 f"checkpoint has {value.shape}. Use the configuration that belongs to the checkpoint."
             )
-    with torch.no_grad():
-        for _, parameter, value in pairs:
-            parameter.copy_(torch.tensor(value))
+    return {name: value for _, name, value in matches}
 
 
 # ---------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ WAY_ON = (
 def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
     """Fetch the archive of the SMS Spam Collection and take its data file out.
 
-    Sources: ``SPAM_MIRROR`` (an http(s) base or a folder that holds the zip), ``url``,
-    the book author's mirror. The data file is verified; ``SPAM_VERIFY=0`` turns that off.
+    Sources: an archive at ``zip_path``; ``SPAM_MIRROR`` (an http(s) base or a folder that holds
+    the zip); ``url``; the book author's mirror. The data file is verified; ``SPAM_VERIFY=0`` turns that off.
 
     Args:
         url (str): address of the archive, for example ``UCI_URL``.
@@ -65,15 +65,29 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
         print(f"{data_file_path} already exists. Skipping download and extraction.")
         return
 
-    mirror = os.environ.get("SPAM_MIRROR")
-    sources = [join_source(mirror, ARCHIVE_NAME)] if mirror else []
-    fetch_file(zip_path, [*sources, url, BACKUP_URL], verify=read_member, way_on=WAY_ON)
+    archive_is_there = is_right_archive(zip_path)
+    if not archive_is_there:
+        mirror = os.environ.get("SPAM_MIRROR")
+        sources = [join_source(mirror, ARCHIVE_NAME)] if mirror else []
+        fetch_file(zip_path, [*sources, url, BACKUP_URL], verify=read_member, way_on=WAY_ON)
 
     Path(extracted_path).mkdir(parents=True, exist_ok=True)
     data_file_path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(data_file_path) as partial:
         partial.write_bytes(read_member(zip_path))
-    print(f"File downloaded and saved as {data_file_path}")
+    if archive_is_there:
+        print(f"{zip_path} already exists. Its data file is saved as {data_file_path}")
+    else:
+        print(f"File downloaded and saved as {data_file_path}")
+
+
+def is_right_archive(zip_path):
+    """Whether there is an archive already that holds the right data file."""
+    try:
+        read_member(zip_path)
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def read_member(zip_path):
@@ -92,7 +106,7 @@ def read_member(zip_path):
                 if path.is_absolute() or ".." in path.parts or ":" in name:
                     raise ValueError(f"the archive has an unsafe file name: {name!r}")
             content = archive.read(MEMBER)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         # RuntimeError: the archive is encrypted, or compressed in a way that zipfile does not know
         raise ValueError(f"not a valid zip archive ({error})") from error
     except KeyError as error:

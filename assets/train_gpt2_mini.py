@@ -45,8 +45,11 @@ import tiktoken  # noqa: E402
 from classification import load_pretrained_model  # noqa: E402
 from downloads import sha256_of  # noqa: E402
 from gpt_download import (  # noqa: E402
+    DATA_FILE,
     FILES,
     SHA256_FILE,
+    TENSORS_FILE,
+    import_tensorflow,
     use_bundled_tokenizer_files,
     write_tensorflow_checkpoint,
 )
@@ -321,6 +324,29 @@ def rows_for_all_tokens(rows, kept, column):
     return all_rows
 
 
+def write_tables(folder):
+    """Write ``tensors.json``, where each tensor stands in the data file, and ``sha256.json``.
+
+    TensorFlow writes the tensors one after the other, sorted by name; each is compared with
+    what TensorFlow reads. With the first table, ``gpt_download.py`` reads the checkpoint where
+    TensorFlow is not installed.
+    """
+    reader = import_tensorflow().train.load_checkpoint(str(folder / "model.ckpt"))
+    data = (folder / DATA_FILE).read_bytes()
+    lines, offset = [], 0
+    for name in sorted(reader.get_variable_to_shape_map()):
+        value = reader.get_tensor(name)
+        if data[offset : offset + value.nbytes] != value.tobytes():
+            raise ValueError(f"{name} does not stand at byte {offset:,} of {folder / DATA_FILE}.")
+        shape = [n for n in value.shape if n != 1]  # without the leading axis of OpenAI's matrices
+        tensor = {"dtype": value.dtype.str, "shape": shape, "offset": offset}
+        lines.append(f'  "{name.removeprefix("model/")}": {json.dumps(tensor)}')
+        offset += value.nbytes
+    (folder / TENSORS_FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    hashes = {name: sha256_of(folder / name) for name in (*FILES, TENSORS_FILE)}
+    (folder / SHA256_FILE).write_text(json.dumps(hashes, indent=2) + "\n")
+
+
 def export(args):
     """Write the trained weights as a checkpoint in OpenAI's layout, with a row for every token."""
     run, folder = Path(args.run), Path(args.folder)
@@ -356,7 +382,7 @@ def export(args):
         "n_layer": CONFIG["n_layers"],
     }
     write_tensorflow_checkpoint(folder, settings, flat, np.float16)
-    (folder / SHA256_FILE).write_text(json.dumps({n: sha256_of(folder / n) for n in FILES}, indent=2) + "\n")
+    write_tables(folder)
 
     model = load_pretrained_model("gpt2-mini (10M)", run / "check")  # through the code that readers use
     report = {

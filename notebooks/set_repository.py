@@ -1,32 +1,131 @@
-"""Put the address of the book's repository where it is needed: `make repository URL=...`.
+"""Write the address of the book's repository: `make repository URL=https://github.com/OWNER/NAME`.
 
-    python notebooks/set_repository.py https://github.com/OWNER/REPOSITORY [NOTEBOOK ...]
+The setting is `repository: url:` in _config.yml; empty means that the book is not published.
+The buttons of the pages read it there. This script writes the address into that file and into
+what cannot read it: the first cell of every notebook, which fetches the book on Colab, the
+badges of README.md, and CITATION.cff. An empty address, `URL=`, takes it out of all of them;
+without `URL` the address stays, and what is not as it should be, such as the first cell of a
+new notebook, is written.
 
-The first cell of every notebook fetches the book from this address when it runs on Colab.
+It needs Python alone, so that it runs before the environment is made.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
 
-import nbformat
+ROOT = Path(__file__).resolve().parents[1]
+SETTING = re.compile(r'^repository:\n  url: "(?P<address>.*)"\n  branch: (?P<branch>\S+)$', re.M)
+ADDRESS = re.compile(r"(https://github\.com/[A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
 
-FOLDER = Path(__file__).resolve().parent
-CLONE = re.compile(r"(git clone -q --depth 1 )(\S+)( book)")
+FIRST_CELL = """\
+# The same first cell in every notebook: go to the book's folder. On Colab, fetch the book first.
+import os, pathlib, sys; repository = "{address}"  # written by `make repository`
+if repository and "google.colab" in sys.modules and not os.path.exists("notebook_setup.py"):
+    os.system(f"git clone -q --depth 1 {{repository}} book; {{sys.executable}} -m pip install -q tiktoken safetensors")
+    os.chdir("book" if os.path.isdir("book") else ".")
+root = next((p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "notebook_setup.py").exists()), None)
+assert root, f"The book's modules are not above {{os.getcwd()}}. Open the notebook from a copy of the whole book. On Colab it is fetched from: {{repository or 'no address is set'}}."
+os.chdir(root); sys.path.insert(0, str(root)); import notebook_setup; notebook_setup.prepare()"""  # noqa: E501
+
+BADGES = """\
+[![tests]({address}/actions/workflows/tests.yml/badge.svg)]({address}/actions/workflows/tests.yml)
+[![weekly run with GPT-2 124M]({address}/actions/workflows/weekly.yml/badge.svg)]({address}/actions/workflows/weekly.yml)
+[![published book]({address}/actions/workflows/publish.yml/badge.svg)]({pages})
+[![open notebook 01 in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})
+"""  # noqa: E501
 
 
-def set_repository(path, address):
-    """Write the address into the first code cell of one notebook."""
-    notebook = nbformat.read(path, as_version=4)
-    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    cell.source, count = CLONE.subn(lambda match: match[1] + address + match[3], cell.source)
-    if count != 1:
-        raise ValueError(f"{path}: the first cell has {count} addresses to set, expected 1.")
-    nbformat.write(notebook, path)
+def checked(address):
+    """Return the address of a repository on GitHub without `.git` and `/` at its end.
+
+    Raises:
+        ValueError: if it is none. The empty address is allowed.
+    """
+    match = ADDRESS.fullmatch(address)
+    if address and not match:
+        raise ValueError(
+            f"{address!r} is not the address of a repository on GitHub. It looks like this: "
+            "make repository URL=https://github.com/OWNER/NAME"
+        )
+    return match[1] if match else ""
+
+
+def setting(root=ROOT):
+    """The address and the branch that _config.yml holds, as two strings."""
+    match = SETTING.search((root / "_config.yml").read_text(encoding="utf-8"))
+    if not match:
+        raise ValueError("_config.yml has no setting `repository:` with the lines `url:` and `branch:`.")
+    return match["address"], match["branch"]
+
+
+def pages_address(address):
+    """Where GitHub Pages shows the book of a repository."""
+    owner, name = address.split("/")[-2:]
+    host = f"{owner.lower()}.github.io"
+    return f"https://{host}/" if name.lower() == host else f"https://{host}/{name}/"
+
+
+def with_first_cell(notebook, address):
+    """Return the text of a notebook file with the common cell, and the address, as first code cell."""
+    content = json.loads(notebook)
+    cell = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
+    cell["source"] = FIRST_CELL.format(address=address).splitlines(keepends=True)
+    return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"  # as nbformat writes it
+
+
+def with_badges(readme, address, branch):
+    """Return the text of README.md with the badges of the address between their two marks, or with none."""
+    badges = ""
+    if address:
+        owner_and_name = address.removeprefix("https://github.com/")
+        first = min(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+        colab = f"https://colab.research.google.com/github/{owner_and_name}/blob/{branch}/notebooks/{first}"
+        badges = BADGES.format(address=address, pages=pages_address(address), colab=colab)
+    return re.sub(
+        r"(<!-- badges: .*? -->\n).*?(<!-- end of badges -->)",
+        lambda match: match[1] + badges + match[2],
+        readme,
+        flags=re.S,
+    )
+
+
+def with_repository_code(citation, address):
+    """Return the text of CITATION.cff with `repository-code: ADDRESS` above its keywords, or without."""
+    citation = re.sub(r"^repository-code:.*\n", "", citation, flags=re.M)
+    line = f"repository-code: {address}\n" if address else ""
+    return re.sub(r"^(?=keywords:)", lambda _: line, citation, flags=re.M)
+
+
+def set_repository(address, root=ROOT):
+    """Write an address, or with "" no address, into all files. Return those that changed."""
+    address = checked(address)
+    _, branch = setting(root)
+    rules = {
+        root / "_config.yml": lambda text: SETTING.sub(
+            f'repository:\n  url: "{address}"\n  branch: {branch}', text
+        ),
+        root / "README.md": lambda text: with_badges(text, address, branch),
+        root / "CITATION.cff": lambda text: with_repository_code(text, address),
+    }
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        rules[path] = lambda text: with_first_cell(text, address)
+
+    # First every new text, then the writing: where one of them fails, no file has changed.
+    before = {path: path.read_text(encoding="utf-8") for path in rules}
+    after = {path: rule(before[path]) for path, rule in rules.items()}
+    changed = [path for path in rules if after[path] != before[path]]
+    for path in changed:
+        path.write_bytes(after[path].encode())
+    return changed
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or not re.fullmatch(r"https://\S+", sys.argv[1]):
-        sys.exit(__doc__)
-    for path in [Path(name) for name in sys.argv[2:]] or sorted(FOLDER.glob("*.ipynb")):
-        set_repository(path, sys.argv[1])
+    try:
+        changed = set_repository(sys.argv[1] if len(sys.argv) > 1 else setting()[0])
+    except ValueError as error:
+        sys.exit(str(error))
+    print(f"Repository: {setting()[0] or 'none'}. Files changed: {len(changed)}.")
+    for path in changed:
+        print(f"  {path.relative_to(ROOT).as_posix()}")

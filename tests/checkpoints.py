@@ -28,10 +28,10 @@ def random_values(settings, seed=123):
 
 
 def write_openai_folder(folder, settings, values, dtype=np.float32):
-    """All files of one size as OpenAI publishes them; the two tokenizer files are empty."""
+    """All files of one size as OpenAI publishes them; the two tokenizer files have no entries."""
     write_tensorflow_checkpoint(folder, settings, values, dtype)
-    for name in ("encoder.json", "vocab.bpe"):
-        (folder / name).touch()
+    (folder / "encoder.json").write_text("{}")
+    (folder / "vocab.bpe").write_text("#version: 0.2\n")
 
 
 def hugging_face_names(settings):

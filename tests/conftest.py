@@ -16,6 +16,7 @@ import tiktoken
 import torch
 from checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
 
+import gpt_download
 from downloads import is_web_address
 from gpt_download import nest, use_bundled_tokenizer_files
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
@@ -204,8 +205,9 @@ def _tiny_folder(tmp_path_factory, tiny_values):
 
 
 @pytest.fixture
-def tiny_mirror(_tiny_folder, tmp_path):
+def tiny_mirror(_tiny_folder, tmp_path, monkeypatch):
     """A folder for GPT2_MIRROR. It holds the tiny checkpoint as "355M", a size without known hashes."""
+    monkeypatch.setattr(gpt_download, "known_settings", lambda model_size: TINY)
     shutil.copytree(_tiny_folder, tmp_path / "mirror" / "355M")
     return tmp_path / "mirror"
 

@@ -29,12 +29,14 @@ from classification import (
     freeze_all_layers,
     load_classifier,
     load_pretrained_model,
+    message_interface,
     newest_classifier,
     save_classifier,
     spam_probabilities,
     train_classifier_simple,
     unfreeze_last_block,
 )
+from gpt_download import download_and_load_gpt2
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 
 CPU = torch.device("cpu")
@@ -135,7 +137,7 @@ def test_last_block_final_norm_and_head_are_trainable(model):
 
 def test_pretrained_model_has_the_values_of_the_checkpoint(embedded_load):
     model = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    _, params = classification.download_and_load_gpt2("10M", embedded_load.models_dir)
+    _, params = download_and_load_gpt2("10M", embedded_load.models_dir)
     assert torch.equal(model.tok_emb.weight, torch.from_numpy(params["wte"]))
 
 
@@ -582,6 +584,20 @@ def test_no_texts_have_no_probabilities(model, tokenizer):
 def test_probabilities_leave_the_model_in_evaluation_mode(model, tokenizer):
     spam_probabilities(["time"], model.train(), tokenizer, CPU)
     assert not model.training
+
+
+def test_interface_answers_each_change(model, tokenizer):
+    text, slider, answer = message_interface(model, tokenizer, CPU, max_length=6, threshold=0).children
+    answers = [answer.value]
+    text.value = "Do you have time"
+    answers.append(answer.value)
+    slider.value = 1
+    answers.append(answer.value)
+    first, second = one_by_one(["You are a winner", "Do you have time"], model, tokenizer, 6).tolist()
+    assert answers == [
+        f"{name} (probability of spam {probability:.2f})"
+        for name, probability in [("spam", first), ("spam", second), ("not spam", second)]
+    ]
 
 
 def test_long_message_set_is_refused_by_a_model_with_a_short_context(model, tokenizer):

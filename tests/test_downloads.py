@@ -2,6 +2,7 @@
 
 import pytest
 
+import web_download
 from downloads import DownloadError, fetch_file, join_source
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
@@ -14,6 +15,12 @@ def accept(path):
 def accept_only_content(path):
     if path.read_bytes() != CONTENT:
         raise ValueError("wrong content")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Nobody waits long in a test."""
+    monkeypatch.setattr(web_download, "BACKOFF", 0.01)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -26,13 +28,17 @@ from gpt_download import (
     ASSETS,
     DATA_FILE,
     FILES,
+    INDEX_FILE,
     SAFETENSORS_FILE,
+    SHA256_FILE,
+    TENSORS_FILE,
     count_parameters,
     download_and_load_gpt2,
     provide_file,
     read_settings,
     read_tensorflow_checkpoint,
     use_bundled_tokenizer_files,
+    write_safetensors,
     write_tensorflow_checkpoint,
 )
 
@@ -47,6 +53,10 @@ def same_values(a, b):
     )
 
 
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -54,12 +64,12 @@ def names_in(folder):
 @pytest.fixture
 def no_tensorflow(monkeypatch):
     """As where TensorFlow is not installed."""
-    find_spec = importlib.util.find_spec
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
 
-    def find_others(name, package=None):
-        return None if name == "tensorflow" else find_spec(name, package)
 
-    monkeypatch.setattr(importlib.util, "find_spec", find_others)
+@pytest.fixture
+def unverified(monkeypatch):
+    monkeypatch.setenv("GPT2_VERIFY", "0")
 
 
 @pytest.fixture
@@ -142,10 +152,18 @@ def test_embedded_checkpoint_is_float16_on_disk():
     assert (ASSETS / "10M" / DATA_FILE).stat().st_size == 2 * 10_060_960
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, TENSORS_FILE])
 def test_embedded_file_has_the_hash_that_is_listed_for_it(name):
     listed = json.loads((ASSETS / "10M" / "sha256.json").read_text())
     assert gpt_download.sha256_of(ASSETS / "10M" / name) == listed[name]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch with CUDA brings triton")
+def test_optimizer_can_be_made_after_tensorflow_read_a_checkpoint(run_python):
+    code = "import gpt_download, torch; gpt_download.import_tensorflow(); "
+    code += "torch.optim.AdamW([torch.zeros(1, requires_grad=True)]); print('made')"
+    process = run_python("-c", code)
+    assert (process.returncode, process.stdout) == (0, "made\n")
 
 
 def test_second_load_imports_no_tensorflow(embedded_load, run_python):
@@ -161,9 +179,53 @@ def test_second_load_gives_the_values_of_the_checkpoint(embedded, embedded_load)
     assert same_values(flatten(embedded[1]), read_tensorflow_checkpoint(embedded_load.models_dir / "10M"))
 
 
-def test_embedded_first_load_without_tensorflow_says_what_to_install(no_tensorflow, tmp_path):
-    with pytest.raises(ModuleNotFoundError, match="pip install tensorflow"):
+def test_without_tensorflow_the_embedded_checkpoint_has_the_same_values(embedded, no_tensorflow, tmp_path):
+    settings, params = download_and_load_gpt2("10M", tmp_path)
+    assert settings == SETTINGS_10M
+    assert same_values(flatten(params), flatten(embedded[1]))
+
+
+def test_without_tensorflow_the_embedded_load_leaves_the_same_files(embedded_load, no_tensorflow, tmp_path):
+    download_and_load_gpt2("10M", tmp_path)
+    assert names_in(tmp_path / "10M") == names_in(embedded_load.models_dir / "10M")
+
+
+def test_without_tensorflow_a_truncated_embedded_data_file_is_a_value_error(
+    unverified, no_tensorflow, tmp_path
+):
+    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
+    truncate(tmp_path / "10M" / DATA_FILE)
+    with pytest.raises(ValueError, match=f"{DATA_FILE} has 20,121,916 bytes, expected 20,121,920"):
         download_and_load_gpt2("10M", tmp_path)
+
+
+def test_tables_of_the_embedded_checkpoint_are_those_that_its_export_writes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ASSETS)
+    from train_gpt2_mini import write_tables  # compares each tensor with what TensorFlow reads
+
+    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
+    for name in (TENSORS_FILE, SHA256_FILE):
+        (tmp_path / "10M" / name).unlink()
+    write_tables(tmp_path / "10M")
+    for name in (TENSORS_FILE, SHA256_FILE):
+        assert (tmp_path / "10M" / name).read_text() == (ASSETS / "10M" / name).read_text()
+
+
+def test_a_broken_tensorflow_is_reported_in_one_line_and_done_without(tmp_path, run_python, embedded):
+    (tmp_path / "broken" / "tensorflow").mkdir(parents=True)
+    (tmp_path / "broken" / "tensorflow" / "__init__.py").write_text(
+        "raise ImportError('DLL load failed while importing _pywrap\\nand a second line')"
+    )
+    code = (
+        "from gpt_download import download_and_load_gpt2;"
+        "print(download_and_load_gpt2('10M', 'gpt2')[1]['wpe'][5, :3].tolist())"
+    )
+    process = run_python("-c", code, PYTHONPATH=f"{tmp_path / 'broken'}{os.pathsep}{ASSETS.parent}")
+    assert process.stdout.splitlines() == [
+        "TensorFlow is installed but cannot be imported (ImportError: DLL load failed while importing "
+        "_pywrap). Going on without it.",
+        str(embedded[1]["wpe"][5, :3].tolist()),
+    ], process.stderr
 
 
 def test_tokenizer_needs_no_network(monkeypatch, run_python):
@@ -237,11 +299,76 @@ def test_without_tensorflow_only_two_files_are_fetched(
     assert names_in(tmp_path / "models" / "355M") == ["hparams.json", SAFETENSORS_FILE]
 
 
-def test_the_copy_has_the_names_and_values_of_hugging_face(tiny_models, tiny_values):
+def test_both_layouts_give_the_same_params_bit_for_bit(monkeypatch, tiny_mirror, tiny_values, tmp_path):
+    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
+    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+    with_tensorflow = download_and_load_gpt2("355M", tmp_path / "with")
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    without = download_and_load_gpt2("355M", tmp_path / "without")
+    assert names_in(tmp_path / "with" / "355M") != names_in(tmp_path / "without" / "355M")
+    assert with_tensorflow[0] == without[0]
+    assert same_values(flatten(with_tensorflow[1]), flatten(without[1]))
+
+
+def test_without_tensorflow_a_published_file_beside_the_checkpoint_is_enough(
+    monkeypatch, no_tensorflow, tiny_mirror, tiny_models, tiny_values
+):
+    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
+    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+    for _ in range(2):
+        assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+
+
+def test_second_load_of_another_size_imports_no_tensorflow(tiny_models, run_python):
+    download_and_load_gpt2("355M", tiny_models)
+    code = (
+        "import sys; from gpt_download import download_and_load_gpt2;"
+        f"download_and_load_gpt2('355M', {str(tiny_models)!r});"
+        "print('tensorflow' in sys.modules)"
+    )
+    assert run_python("-c", code).stdout == "False\n"
+
+
+def test_the_copy_holds_the_matrices_of_linear_layers_transposed(tiny_models, tiny_values):
     download_and_load_gpt2("355M", tiny_models)
     copy = load_file(tiny_models / "355M" / SAFETENSORS_FILE)
-    expected = {other: tiny_values[name] for name, other in hugging_face_names(TINY).items()}
+    expected = {}
+    for name, other in hugging_face_names(TINY).items():
+        if name.endswith("/w"):
+            expected[f"{other}.T"] = tiny_values[name].T
+        else:
+            expected[other] = tiny_values[name]
     assert same_values(copy, expected)
+
+
+def test_values_begin_at_a_multiple_of_64_bytes(tiny_models):
+    download_and_load_gpt2("355M", tiny_models)
+    with open(tiny_models / "355M" / SAFETENSORS_FILE, "rb") as file:
+        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0
+
+
+def test_changing_an_array_leaves_the_file_as_it_was(tiny_models, tiny_values):
+    for _ in range(2):  # from the checkpoint, then from the copy
+        _, params = download_and_load_gpt2("355M", tiny_models)
+        params["wte"] += 1
+        params["blocks"][0]["mlp"]["c_fc"]["w"][:] = 0
+    assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+
+
+def test_checkpoint_is_copied_one_tensor_at_a_time(monkeypatch, tiny_models):
+    """When a tensor is read, at most the one before it is still held."""
+    read_tensors, references, held = gpt_download.tensorflow_tensors, [], []
+
+    def watch(folder):
+        for name, array in read_tensors(folder):
+            held.append(sum(reference() is not None for reference in references))
+            array = array.copy()
+            references.append(weakref.ref(array))
+            yield name, array
+
+    monkeypatch.setattr(gpt_download, "tensorflow_tensors", watch)
+    download_and_load_gpt2("355M", tiny_models)
+    assert len(held) == 4 + 12 * 2 and max(held) == 1
 
 
 def test_a_current_copy_is_not_written_again(tiny_models):
@@ -309,7 +436,7 @@ def test_mirror_can_be_a_web_address(monkeypatch, web_server, tiny_mirror, tiny_
 
 def test_sources_are_asked_in_their_order(monkeypatch, official_addresses, tmp_path):
     monkeypatch.setenv("GPT2_MIRROR", f"{official_addresses.url}/mirror")
-    official_addresses.files["/backup/355M/checkpoint"] = b"content"
+    official_addresses.files["/backup/355M/checkpoint"] = b'model_checkpoint_path: "model.ckpt"'
     provide_file("355M", tmp_path, "checkpoint")
     assert list(official_addresses.requests) == [
         "/mirror/355M/checkpoint",
@@ -359,7 +486,10 @@ def test_missing_file_names_the_way_on(official_addresses, tmp_path):
         download_and_load_gpt2("355M", tmp_path)
 
 
-def test_missing_file_without_tensorflow_lists_hugging_face(no_tensorflow, official_addresses, tmp_path):
+def test_missing_file_without_tensorflow_lists_hugging_face(
+    monkeypatch, no_tensorflow, official_addresses, tmp_path
+):
+    monkeypatch.setattr(gpt_download, "known_settings", lambda model_size: TINY)
     official_addresses.files["/openai/355M/hparams.json"] = json.dumps(TINY).encode()
     with pytest.raises(DownloadError, match="hugging-face/gpt2-medium/resolve/main/model.safetensors"):
         download_and_load_gpt2("355M", tmp_path)
@@ -378,17 +508,58 @@ def test_missing_file_leaves_nothing_half_written(monkeypatch, official_addresse
 # ---------------------------------------------------------------------------------
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-4])
+def test_settings_of_each_size_are_known():
+    sizes = ("10M", "124M", "355M", "774M", "1558M")
+    expected = [
+        SETTINGS_10M,
+        SETTINGS_124M,
+        settings_of(1024, 24, 16),
+        settings_of(1280, 36, 20),
+        settings_of(1600, 48, 25),
+    ]
+    assert [gpt_download.known_settings(size) for size in sizes] == expected
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("hparams.json", b"cut", "not a valid hparams.json"),
+        (
+            "hparams.json",
+            json.dumps({**TINY, "n_head": 4}).encode(),
+            "'n_head': 4.*but GPT-2 355M has.*'n_head': 2",
+        ),
+        ("encoder.json", b'{"cut', "Unterminated string"),
+        ("vocab.bpe", b"cut", "does not begin with '#version'"),
+        ("checkpoint", b"", "does not name a checkpoint"),
+        (INDEX_FILE, b"cut", "not the index of a TensorFlow checkpoint"),
+    ],
+)
+def test_wrong_small_file_is_noticed_before_the_data_file_is_asked_for(
+    monkeypatch, official_addresses, tiny_mirror, tmp_path, name, content, words
+):
+    for path in (tiny_mirror / "355M").iterdir():
+        official_addresses.files[f"/openai/355M/{path.name}"] = path.read_bytes()
+    official_addresses.files[f"/openai/355M/{name}"] = content
+    with pytest.raises(DownloadError, match=f"(?s)Could not get {name}.*{words}"):
+        download_and_load_gpt2("355M", tmp_path / "models")
+    assert f"/openai/355M/{DATA_FILE}" not in official_addresses.requests
+    assert name not in names_in(tmp_path / "models" / "355M")
+
+
+def test_wrong_safetensors_file_of_a_source_is_refused(
+    monkeypatch, no_tensorflow, official_addresses, tiny_mirror, tiny_values, tmp_path
+):
+    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
+    truncate(tiny_mirror / "355M" / SAFETENSORS_FILE)
+    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+    with pytest.raises(DownloadError, match="model.safetensors.*\n.*is damaged"):
+        download_and_load_gpt2("355M", tmp_path / "models")
+    assert names_in(tmp_path / "models" / "355M") == ["hparams.json"]
 
 
 def write_settings(folder, **changes):
     (folder / "hparams.json").write_text(json.dumps({**TINY, **changes}))
-
-
-@pytest.fixture
-def unverified(monkeypatch):
-    monkeypatch.setenv("GPT2_VERIFY", "0")
 
 
 def test_wrong_hash_of_a_source_is_reported(official_addresses, tmp_path):
@@ -407,6 +578,35 @@ def test_verification_can_be_turned_off(unverified, tmp_path):
     (tmp_path / "hparams.json").write_text("{}")
     provide_file("124M", tmp_path, "hparams.json")
     assert (tmp_path / "hparams.json").read_text() == "{}"
+
+
+def test_embedded_checkpoint_of_an_earlier_book_is_replaced_by_the_shipped_one(embedded, tmp_path):
+    folder = tmp_path / "10M"
+    write_openai_folder(folder, TINY, random_values(TINY))
+    write_safetensors(folder / SAFETENSORS_FILE, random_values(TINY).items(), source=folder / DATA_FILE)
+    settings, params = download_and_load_gpt2("10M", tmp_path)
+    assert settings == SETTINGS_10M
+    assert same_values(flatten(params), flatten(embedded[1]))
+
+
+def test_embedded_checkpoint_of_your_own_stays_where_unverified(unverified, tmp_path):
+    values = random_values(TINY)
+    write_openai_folder(tmp_path / "10M", TINY, values)
+    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
+    written = (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns
+    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
+    assert (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns == written  # the copy is not made again
+
+
+def test_second_embedded_load_opens_no_data_file(embedded_load, run_python):
+    code = (
+        "import sys; opened = [];"
+        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None);"
+        "from gpt_download import DATA_FILE, INDEX_FILE, download_and_load_gpt2;"
+        f"download_and_load_gpt2('10M', {str(embedded_load.models_dir)!r});"
+        "print([any(name.endswith(end) for name in opened) for end in (INDEX_FILE, DATA_FILE)])"
+    )
+    assert run_python("-c", code).stdout == "[True, False]\n"
 
 
 def test_changed_embedded_checkpoint_is_replaced_by_the_shipped_one(embedded, embedded_load, tmp_path):
@@ -455,7 +655,13 @@ def test_failed_reading_leaves_no_copy(tiny_models):
     assert names_in(tiny_models / "355M") == sorted(FILES)
 
 
-def test_damaged_index_is_a_value_error(tiny_models):
+def test_damaged_index_is_noticed_before_the_data_file_is_read(tiny_models):
+    (tiny_models / "355M" / INDEX_FILE).write_bytes(b"not an index" * 100)
+    with pytest.raises(ValueError, match="model.ckpt.index is damaged.*not the index of a TensorFlow check"):
+        download_and_load_gpt2("355M", tiny_models)
+
+
+def test_damaged_index_is_a_value_error_even_unverified(unverified, tiny_models):
     (tiny_models / "355M" / "model.ckpt.index").write_bytes(b"not an index" * 100)
     with pytest.raises(ValueError, match="model.ckpt cannot be read"):
         download_and_load_gpt2("355M", tiny_models)
@@ -491,13 +697,13 @@ def test_damaged_copy_is_made_again_from_the_checkpoint(tiny_models, tiny_values
 )
 def test_broken_hparams_file_is_named(tmp_path, content):
     (tmp_path / "hparams.json").write_bytes(content)
-    with pytest.raises(ValueError, match="hparams.json is not a valid hparams.json"):
+    with pytest.raises(ValueError, match="hparams.json.*it is not a valid hparams.json"):
         read_settings(tmp_path)
 
 
 def test_broken_hparams_file_is_named_by_a_load(tiny_models):
     (tiny_models / "355M" / "hparams.json").write_text("not JSON")
-    with pytest.raises(ValueError, match="hparams.json is not a valid hparams.json"):
+    with pytest.raises(ValueError, match="hparams.json.*it is not a valid hparams.json"):
         download_and_load_gpt2("355M", tiny_models)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import SETTINGS_10M, TINY, random_values, settings_of
@@ -18,6 +19,7 @@ from previous_chapters import (
     generate_text_simple,
     load_weights_into_gpt,
     model_config,
+    model_from_weights,
     text_to_token_ids,
     token_ids_to_text,
 )
@@ -305,8 +307,41 @@ def with_wrong_last_bias(params):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_configuration_that_does_not_fit_is_refused(tiny_params, change, message):
+    config = {**config_of(TINY), **change}
     with pytest.raises(ValueError, match=message):
-        load_weights_into_gpt(GPTModel({**config_of(TINY), **change}), tiny_params)
+        load_weights_into_gpt(GPTModel(config), tiny_params)
+    with pytest.raises(ValueError, match=message):
+        model_from_weights(config, tiny_params)
+
+
+def test_model_from_weights_has_the_weights_that_loading_gives(tiny_params):
+    model, expected = model_from_weights(config_of(TINY), tiny_params), GPTModel(config_of(TINY))
+    load_weights_into_gpt(expected, tiny_params)
+    assert str(model) == str(expected)
+    assert model.state_dict().keys() == expected.state_dict().keys()
+    for found, other in zip(model.parameters(), expected.parameters()):
+        assert torch.equal(found, other)
+        assert found.requires_grad and found.is_contiguous() and found.device.type == "cpu"
+
+
+def test_model_from_weights_copies_only_the_output_layer(tiny_params):
+    """The arrays of a mapped file have the layout of nn.Linear: transposed, they are [in, out]."""
+    params = copy.deepcopy(tiny_params)
+    for block in params["blocks"]:
+        for layer in (*block["attn"].values(), *block["mlp"].values()):
+            layer["w"] = np.asfortranarray(layer["w"])
+    model = model_from_weights(config_of(TINY), params)
+    params["wte"][:], params["blocks"][1]["attn"]["c_attn"]["w"][:] = 7, 8
+    assert (model.tok_emb.weight == 7).all() and (model.trf_blocks[1].att.W_key.weight == 8).all()
+    assert not (model.out_head.weight == 7).any()
+
+
+def test_model_from_weights_draws_no_random_number(tiny_params):
+    state = torch.get_rng_state()
+    model_from_weights(config_of(TINY), tiny_params)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.nn.Linear(3, 3).weight.abs().sum() > 0  # new layers get random values again
+    assert not torch.equal(torch.get_rng_state(), state)
 
 
 def test_wrong_shape_in_the_last_block_is_named(tiny_params):

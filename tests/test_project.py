@@ -94,3 +94,8 @@ def test_targets_that_a_file_names_exist(path):
 @pytest.mark.parametrize("name", ["README.md", ".ci/run"])
 def test_file_names_the_two_commands(name):
     assert targets_named_in(ROOT / name) >= {"book", "test"}
+
+
+def test_local_run_does_what_the_workflow_does():
+    workflow = targets_named_in(ROOT / ".github" / "workflows" / "tests.yml")
+    assert targets_named_in(ROOT / ".ci" / "run") >= workflow == {"lint", "book", "test"}

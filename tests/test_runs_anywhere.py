@@ -25,7 +25,7 @@ LEFT_OUT = (
 EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample", "TQDM_DISABLE": "1"}
 
 sys.path.insert(0, str(ROOT / "notebooks"))
-from set_repository import set_repository  # noqa: E402
+from set_repository import with_first_cell  # noqa: E402
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 pytestmark = pytest.mark.slow
@@ -72,8 +72,10 @@ def test_notebook_runs_from_another_folder_of_the_book(path, monkeypatch):
 
 @each_notebook
 def test_notebook_fetches_the_book_on_colab(path, colab, repository, monkeypatch):
-    alone = Path(shutil.copy(path, colab))  # Colab opens the notebook without the files around it
-    set_repository(alone, str(repository))
+    alone = colab / path.name  # Colab opens the notebook without the files around it
+    alone.write_text(
+        with_first_cell(path.read_text(encoding="utf-8"), repository.as_posix()), encoding="utf-8"
+    )
     assert "gpt2-mini (10M)" in run(alone, colab, monkeypatch)
     assert (colab / "book" / "notebook_setup.py").exists()
 
@@ -82,6 +84,14 @@ def test_notebook_alone_says_what_is_missing(tmp_path, monkeypatch):
     alone = Path(shutil.copy(NOTEBOOKS[0], tmp_path))
     with pytest.raises(Exception, match="Open the notebook from a copy of the whole book"):
         run(alone, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("address, named", [("", "no address is set"), ("/no/book/here", "/no/book/here")])
+def test_notebook_on_colab_says_where_it_could_not_fetch_the_book(address, named, colab, monkeypatch):
+    alone = colab / NOTEBOOKS[0].name
+    alone.write_text(with_first_cell(NOTEBOOKS[0].read_text(encoding="utf-8"), address), encoding="utf-8")
+    with pytest.raises(Exception, match=f"On Colab it is fetched from: {named}"):
+        run(alone, colab, monkeypatch)
 
 
 def test_first_cell_has_at_most_eight_lines():

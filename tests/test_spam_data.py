@@ -246,6 +246,31 @@ def test_fetching_twice_skips_the_second_time(fetch, mirror, unverified, capsys)
     assert capsys.readouterr().out == f"{path} already exists. Skipping download and extraction.\n"
 
 
+def test_archive_that_is_there_is_used(fetch, tmp_path, unverified, web_server, capsys):
+    (tmp_path / "data").mkdir()
+    archive = write_zip(tmp_path / "data" / "archive.zip", {"SMSSpamCollection": MESSAGES})
+    path = fetch()
+    assert path.read_text() == MESSAGES
+    assert not web_server.requests
+    assert capsys.readouterr().out == f"{archive} already exists. Its data file is saved as {path}\n"
+
+
+def test_wrong_archive_that_is_there_is_replaced_by_the_right_one(fetch, mirror, tmp_path, unverified):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "archive.zip").write_bytes(b"cut")
+    archive = write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
+    assert fetch().read_text() == MESSAGES
+    assert (tmp_path / "data" / "archive.zip").read_bytes() == archive.read_bytes()
+
+
+def test_wrong_archive_that_is_there_survives_where_no_source_has_a_right_one(fetch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "archive.zip").write_bytes(b"your own file")
+    with pytest.raises(DownloadError):
+        fetch()
+    assert (tmp_path / "data" / "archive.zip").read_bytes() == b"your own file"
+
+
 @pytest.mark.parametrize(
     "name", ["../evil", "folder/../../evil", "/etc/evil", "C:\\evil", "C:/evil", "..\\evil", "\\\\host\\evil"]
 )

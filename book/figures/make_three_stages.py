@@ -1,10 +1,11 @@
-"""Draw the overview of the three stages: three SVG files from one description.
+"""Draw the overview of the three stages: five SVG files from one description.
 
     python book/figures/make_three_stages.py
 
 writes, next to this script, ``three_stages.svg`` (nothing highlighted),
-``three_stages_model.svg`` (notebooks 02 to 04) and ``three_stages_evaluation.svg``
-(notebook 07). Python's standard library is all that it needs.
+``three_stages_model.svg`` (notebooks 02 to 04), ``three_stages_evaluation.svg`` (notebook 07),
+``three_stages_training.svg`` (notebook 08) and ``three_stages_use.svg`` (notebook 09).
+Python's standard library is all that it needs.
 """
 
 import textwrap
@@ -55,6 +56,16 @@ FIGURES = [
         "three_stages_evaluation.svg",
         ["07"],
         "Highlighted, as the part we are in: the evaluation functions, accuracy and loss (07).",
+    ),
+    (
+        "three_stages_training.svg",
+        ["08"],
+        "Highlighted, as the part we are in: training and the evaluation of its result (08).",
+    ),
+    (
+        "three_stages_use.svg",
+        ["09"],
+        "Highlighted, as the part we are in: the classification of new messages (09).",
     ),
 ]
 
@@ -193,7 +204,7 @@ def draw_figure(highlighted, ending):
 
 
 def main():
-    """Write the three files."""
+    """Write the files."""
     folder = Path(__file__).resolve().parent
     for name, highlighted, ending in FIGURES:
         text = draw_figure(highlighted, ending)

@@ -1,0 +1,602 @@
+"""How fast is the book's model, beside a textbook's formulation and beside transformers?
+
+    python benchmarks/speed.py                                  # writes results/benchmark.json
+    python benchmarks/speed.py --device cuda --dtype bfloat16   # writes results/benchmark-cuda-bfloat16.json
+    python benchmarks/speed.py --quick                          # the small model, few repeats, no file
+
+Three sides with the same weights do the same work on the same input: the formulas spelled
+out (``plain_gpt.py``), transformers with its fused attention, and the book
+(``previous_chapters.py`` with ``fast_paths.py``). The sides take turns, in alternating order;
+times are medians. Their outputs are compared: where they differ, the exit status is 1. A
+ratio below its target is printed as missed.
+
+The weights are random values in OpenAI's file format, at the size of GPT-2 124M: speed does
+not depend on the values. ``--quick`` uses the embedded checkpoint.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from checkpoints import SETTINGS_124M, random_values, write_openai_folder  # noqa: E402
+from plain_gpt import PlainGPT  # noqa: E402
+from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
+from transformers import (  # noqa: E402
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+)
+
+from classification import (  # noqa: E402
+    add_classification_head,
+    freeze_all_layers,
+    load_pretrained_model,
+    unfreeze_last_block,
+)
+from downloads import atomic_file  # noqa: E402
+from fast_paths import (  # noqa: E402
+    LastBlockClassifier,
+    cached_loader,
+    generate_text_cached,
+    last_token_logits,
+)
+from gpt_download import SAFETENSORS_FILE, download_and_load_gpt2  # noqa: E402
+from previous_chapters import generate_text_simple, load_weights_into_gpt, model_config  # noqa: E402
+
+SIDES = ("plain", "transformers", "book")
+FULL = {
+    "model": "gpt2-small (124M)",
+    "batch_size": 8,
+    "num_tokens": 120,
+    "evaluation_repeats": 9,
+    "prompt_tokens": 4,
+    "new_tokens": 200,
+    "generation_repeats": 2,
+    "examples": 80,
+    "epochs": 5,
+    "loading_repeats": 5,
+}
+QUICK = {
+    **FULL,
+    "model": "gpt2-mini (10M)",
+    "evaluation_repeats": 2,
+    "new_tokens": 20,
+    "generation_repeats": 1,
+    "examples": 16,
+    "epochs": 2,
+    "loading_repeats": 1,
+}
+# The largest difference between two outputs that rounding explains
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+PADDING = 50256
+LEARNING_RATE, WEIGHT_DECAY = 5e-5, 0.1
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
+    parser.add_argument("--quick", action="store_true", help="small model and few repeats, to try the script")
+    parser.add_argument("--output", type=Path, help="default: a file in results/; none with --quick")
+    args = parser.parse_args()
+    setting = QUICK if args.quick else FULL
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(setting, Path(folder), args.device, args.dtype)
+        measurements = [bench.generation(), bench.evaluation(), bench.fine_tuning()]
+        if args.device.type == "cpu" and args.dtype == "float32":
+            measurements += [bench.later_load(), bench.first_load()]
+    for measurement in measurements:
+        print_measurement(measurement)
+
+    result = {"machine": machine(args.device, args.dtype), "setting": setting, "measurements": measurements}
+    output = args.output or (None if args.quick else default_output(args.device, args.dtype))
+    if output is not None:
+        output.parent.mkdir(exist_ok=True)
+        with atomic_file(output) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"Written: {output}")
+    sys.exit(0 if all(outputs_agree(measurement) for measurement in measurements) else 1)
+
+
+def default_output(device, dtype):
+    special = "" if (device.type, dtype) == ("cpu", "float32") else f"-{device.type}-{dtype}"
+    return ROOT / "results" / f"benchmark{special}.json"
+
+
+def machine(device, dtype):
+    """What the numbers depend on."""
+    return {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "dtype": dtype,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def cpu_name():
+    """The model of the processor; on Linux as the system names it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# ---------------------------------------------------------------------------------
+# Results
+# ---------------------------------------------------------------------------------
+
+
+def result_of(name, work, seconds, targets, differences, **more):
+    """One row of the results.
+
+    Args:
+        name (str): name of the measurement.
+        work (str): what each side does.
+        seconds (dict): {side: list of seconds}.
+        targets (dict): {other side: how many times as fast the book should be}.
+        differences (list): dicts ``what``, ``value`` and ``limit`` of the compared outputs.
+    """
+    medians = {side: statistics.median(values) for side, values in seconds.items()}
+    return {
+        "name": name,
+        "work": work,
+        "seconds": {side: round(value, 4) for side, value in medians.items()},
+        "repeats": len(next(iter(seconds.values()))),
+        "ratios": {side: round(medians[side] / medians["book"], 3) for side in targets},
+        "targets": targets,
+        "differences": differences,
+        **more,
+    }
+
+
+def difference(what, a, b, limit):
+    """The largest absolute difference of two tensors."""
+    return {"what": what, "value": (a.float() - b.float()).abs().max().item(), "limit": limit}
+
+
+def outputs_agree(measurement):
+    return all(entry["value"] <= entry["limit"] for entry in measurement["differences"])
+
+
+def print_measurement(measurement):
+    print(f"\n{measurement['name']}: {measurement['work']}")
+    for side, seconds in measurement["seconds"].items():
+        print(f"  {side:13} {seconds:9.3f} s")
+    for side, target in measurement["targets"].items():
+        ratio = measurement["ratios"][side]
+        verdict = "reached" if ratio >= target else "MISSED"
+        print(f"  book against {side:13} {ratio:6.2f} times as fast, target {target:g}: {verdict}")
+    for what, value in measurement.get("peak_memory_gb", {}).items():
+        target = measurement.get("peak_memory_target_gb", {}).get(what)
+        verdict = (
+            "" if target is None else f", target {target:g}: {'reached' if value <= target else 'MISSED'}"
+        )
+        print(f"  peak memory, {what}: {value:.2f} GB{verdict}")
+    for entry in measurement["differences"]:
+        verdict = "same" if entry["value"] <= entry["limit"] else "DIFFERENT"
+        print(f"  {entry['what']}: {entry['value']:.1e}, limit {entry['limit']:g}: {verdict}")
+
+
+# ---------------------------------------------------------------------------------
+# Measurements
+# ---------------------------------------------------------------------------------
+
+
+class Bench:
+    """The three sides with the same weights, and the measurements.
+
+    Args:
+        setting (dict): ``FULL`` or ``QUICK``.
+        folder (Path): an empty folder for checkpoints, 1.5 GB at 124M.
+        device (torch.device): where to compute.
+        dtype (str): ``"float32"`` or ``"bfloat16"``.
+    """
+
+    def __init__(self, setting, folder, device, dtype):
+        self.setting, self.device, self.dtype = setting, device, getattr(torch, dtype)
+        self.tolerance = TOLERANCE[dtype]
+        self.models_dir, self.transformers_dir = folder / "gpt2", folder / "transformers"
+        self.size = setting["model"].split("(")[1].rstrip(")")
+        self.config = model_config(setting["model"])
+        if self.size == "124M":
+            write_openai_folder(self.models_dir / self.size, SETTINGS_124M, random_values(SETTINGS_124M))
+            os.environ["GPT2_VERIFY"] = "0"  # random values are not the published ones
+        _, self.params = download_and_load_gpt2(self.size, self.models_dir)
+        save_for_transformers(self.config, self.params, self.transformers_dir)
+
+    def place(self, model):
+        return model.to(self.device, self.dtype).eval()
+
+    def plain_model(self):
+        model = PlainGPT(self.config)
+        load_weights_into_gpt(model, self.params)
+        return self.place(model)
+
+    def book_model(self):
+        return self.place(load_pretrained_model(self.setting["model"], self.models_dir))
+
+    def random_ids(self, *shape):
+        """Token IDs without the padding token, which transformers' classifier looks for."""
+        return torch.randint(PADDING, shape, generator=torch.Generator().manual_seed(123))
+
+    def take_turns(self, jobs, repeats):
+        """Run {side: function} in turns. Returns {side: list of seconds} and {side: last result}."""
+        seconds, results = {side: [] for side in jobs}, {}
+        for repeat in range(repeats):
+            for side in list(jobs)[:: -1 if repeat % 2 else 1]:
+                self.finish_work()
+                start = time.perf_counter()
+                results[side] = jobs[side]()
+                self.finish_work()
+                seconds[side].append(time.perf_counter() - start)
+        return seconds, results
+
+    def finish_work(self):
+        """A GPU works on while Python goes ahead: wait for it before looking at the clock."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    # -----------------------------------------------------------------------------
+
+    def generation(self):
+        num_tokens, new_tokens = self.setting["prompt_tokens"], self.setting["new_tokens"]
+        ids = self.random_ids(1, num_tokens).to(self.device)
+        context_size = self.config["context_length"]
+        plain, book = self.plain_model(), self.book_model()
+        other = self.place(GPT2LMHeadModel.from_pretrained(self.transformers_dir, attn_implementation="sdpa"))
+        other.generation_config.eos_token_id = None  # nothing ends the text early
+        other.generation_config.pad_token_id = PADDING
+
+        def transformers_tokens():
+            mask = torch.ones_like(ids)
+            return other.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+
+        jobs = {
+            "plain": lambda: generate_text_simple(plain, ids, new_tokens, context_size),
+            "transformers": transformers_tokens,
+            "book": lambda: generate_text_cached(book, ids, new_tokens, context_size),
+        }
+        other.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=2, do_sample=False)  # warm up
+        generate_text_cached(book, ids, 2, context_size)
+        seconds, tokens = self.take_turns(jobs, self.setting["generation_repeats"])
+        # Rounding to bfloat16 may decide between two tokens: then texts differ from there on
+        limit = 0 if self.dtype == torch.float32 else new_tokens
+        differences = [
+            {
+                "what": f"tokens that differ, book against {side}",
+                "value": (tokens["book"] != tokens[side]).sum().item(),
+                "limit": limit,
+            }
+            for side in ("plain", "transformers")
+        ]
+        return result_of(
+            "Generation",
+            f"{new_tokens} tokens, greedily, after a prompt of {num_tokens}",
+            seconds,
+            {"plain": 6, "transformers": 1},
+            differences,
+        )
+
+    def classifiers(self):
+        """The three sides as classifiers with the same head, last block trainable."""
+        plain, book = self.plain_model(), self.book_model()
+        for model in (plain, book):
+            freeze_all_layers(model)
+            add_classification_head(model)
+            unfreeze_last_block(model)
+        other = GPT2ForSequenceClassification.from_pretrained(
+            self.transformers_dir, attn_implementation="sdpa", pad_token_id=PADDING
+        )
+        other.requires_grad_(False)
+        other.transformer.h[-1].requires_grad_(True)
+        other.transformer.ln_f.requires_grad_(True)
+        other.score = torch.nn.Linear(self.config["emb_dim"], 2)  # its own has no bias
+        other.score.load_state_dict(book.out_head.state_dict())
+        return {side: self.place(model) for side, model in zip(SIDES, (plain, other, book))}
+
+    def evaluation(self):
+        B, T = self.setting["batch_size"], self.setting["num_tokens"]
+        ids = self.random_ids(B, T).to(self.device)
+        models = self.classifiers()
+        jobs = {
+            "plain": lambda: models["plain"](ids)[:, -1, :],
+            "transformers": lambda: models["transformers"](ids, use_cache=False).logits,
+            "book": lambda: last_token_logits(models["book"], ids),
+        }
+        with torch.inference_mode():
+            self.take_turns(jobs, 1)  # warm up
+            seconds, logits = self.take_turns(jobs, self.setting["evaluation_repeats"])
+        differences = [
+            difference(f"logits, book against {side}", logits["book"], logits[side], self.tolerance)
+            for side in ("plain", "transformers")
+        ]
+        return result_of(
+            "Evaluation",
+            f"logits of the last token for a batch of {B} x {T} tokens, two classes",
+            seconds,
+            {"plain": 1.3, "transformers": 1.4},
+            differences,
+        )
+
+    def fine_tuning(self):
+        """The sides take turns epoch by epoch; a side's time is the sum over its epochs."""
+        B, T = self.setting["batch_size"], self.setting["num_tokens"]
+        epochs, num_examples = self.setting["epochs"], self.setting["examples"]
+        labels = torch.arange(num_examples) % 2
+        dataset = TensorDataset(self.random_ids(num_examples, T), labels)
+        models = self.classifiers()
+        trainings = {side: Training(side, models[side], dataset, B, self.device) for side in SIDES}
+        jobs = {side: training.run_epoch for side, training in trainings.items()}
+        seconds, _ = self.take_turns(jobs, epochs)
+
+        weights = {side: last_block_weights(side, models[side]) for side in SIDES}
+        key_bias = f"trf_blocks.{self.config['n_layers'] - 1}.att.W_key.bias"
+        differences, key_bias_differences = [], {}
+        for side in ("plain", "transformers"):
+            parts = {
+                name: (weights["book"][name].float() - weights[side][name].float()).abs().max().item()
+                for name in weights["book"]
+            }
+            key_bias_differences[side] = parts.pop(key_bias)
+            differences.append(
+                {
+                    "what": f"weights, book against {side}",
+                    "value": max(parts.values()),
+                    "limit": self.tolerance,
+                }
+            )
+        ids = dataset.tensors[0][:B].to(self.device)
+        with torch.inference_mode():
+            logits = {side: trainings[side].logits(models[side], ids) for side in ("plain", "transformers")}
+            book_logits = last_token_logits(models["book"], ids)
+        differences += [
+            difference(
+                f"logits after training, book against {side}", book_logits, logits[side], self.tolerance
+            )
+            for side, other in logits.items()
+        ]
+        return result_of(
+            "Fine-tuning",
+            f"{epochs} epochs of {num_examples // B} steps with batches of {B} x {T} tokens, last block, "
+            "final norm and head trainable; for the book including the cache of the frozen blocks",
+            {side: [sum(values)] for side, values in seconds.items()},
+            {"plain": 5, "transformers": 5},
+            differences,
+            # its gradient is 0 but for rounding, and no output depends on it
+            key_bias_differences=key_bias_differences,
+        )
+
+    # -----------------------------------------------------------------------------
+
+    def later_load(self):
+        """Fresh processes in turns, from the start of Python to the loaded model."""
+        commands = {
+            "transformers": [LOAD_TRANSFORMERS, self.transformers_dir],
+            "book": [LOAD_BOOK, self.setting["model"], self.models_dir],
+        }
+        runs = {side: [] for side in commands}
+        for repeat in range(self.setting["loading_repeats"] + 1):
+            for side in list(commands)[:: -1 if repeat % 2 else 1]:
+                runs[side].append(run_fresh(commands[side]))
+        for side in runs:
+            del runs[side][0]  # warm up: the files come from disk
+        ours, theirs = (torch.tensor(runs[side][-1]["logits"]) for side in ("book", "transformers"))
+        return result_of(
+            "Loading again",
+            "fresh process to loaded language model, imports included",
+            {side: [run["loaded"] for run in values] for side, values in runs.items()},
+            {"transformers": 2},
+            [difference("logits, book against transformers", ours, theirs, self.tolerance)],
+            # both map their files: the first use of the model reads the values
+            seconds_to_first_logits={
+                side: round(statistics.median(run["used"] for run in values), 4)
+                for side, values in runs.items()
+            },
+            peak_memory_gb={side: values[-1]["peak_gb"] for side, values in runs.items()},
+        )
+
+    def first_load(self):
+        """A fresh process that finds the TensorFlow checkpoint and no safetensors copy."""
+        (self.models_dir / self.size / SAFETENSORS_FILE).unlink()
+        run = run_fresh([LOAD_BOOK, self.setting["model"], self.models_dir])
+        with torch.inference_mode():
+            expected = self.book_model()(torch.tensor([[1, 2, 3]]))[0, -1, :100]
+        logits = torch.tensor(run["logits"])
+        return result_of(
+            "First load",
+            "fresh process to loaded language model, through TensorFlow, imports included",
+            {"book": [run["loaded"]]},
+            {},
+            [difference("logits, first load against a later one", logits, expected, 1e-6)],
+            peak_memory_gb={"book": run["peak_gb"]},
+            peak_memory_limit_gb={"book": 1.2},
+        )
+
+
+class Training:
+    """Fine-tuning of one side, epoch by epoch, as the book does it; the book's side caches first."""
+
+    def __init__(self, side, model, dataset, batch_size, device):
+        self.side, self.model, self.device = side, model, device
+        self.loader = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=True,
+            drop_last=True,
+            generator=torch.Generator().manual_seed(123),  # each side sees the same batches
+        )
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        self.network = model
+
+    def logits(self, network, inputs):
+        if self.side == "transformers":
+            return network(inputs, use_cache=False).logits
+        return network(inputs)[:, -1, :]
+
+    def run_epoch(self):
+        if self.side == "book" and self.network is self.model:
+            self.loader = cached_loader(self.model, self.loader, self.device)
+            self.network = LastBlockClassifier(self.model)
+        self.network.train()
+        for inputs, labels in self.loader:
+            self.optimizer.zero_grad()
+            logits = self.logits(self.network, inputs.to(self.device))
+            torch.nn.functional.cross_entropy(logits, labels.to(self.device)).backward()
+            self.optimizer.step()
+        self.network.eval()
+
+
+# ---------------------------------------------------------------------------------
+# The weights in transformers
+# ---------------------------------------------------------------------------------
+
+
+def save_for_transformers(config, params, folder):
+    """Write the weights as ``save_pretrained`` does."""
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config["vocab_size"],
+            n_positions=config["context_length"],
+            n_embd=config["emb_dim"],
+            n_layer=config["n_layers"],
+            n_head=config["n_heads"],
+            attn_pdrop=0.0,  # the book trains without dropout
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+        )
+    )
+    gpt2 = model.transformer
+    pairs = [
+        (gpt2.wte.weight, params["wte"]),
+        (gpt2.wpe.weight, params["wpe"]),
+        (gpt2.ln_f.weight, params["g"]),
+        (gpt2.ln_f.bias, params["b"]),
+    ]
+    for layer, block in zip(gpt2.h, params["blocks"]):
+        for norm in ("ln_1", "ln_2"):
+            pairs += [(getattr(layer, norm).weight, block[norm]["g"])]
+            pairs += [(getattr(layer, norm).bias, block[norm]["b"])]
+        for part, name in (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj")):
+            linear = getattr(getattr(layer, part), name)
+            pairs += [(linear.weight, block[part][name]["w"]), (linear.bias, block[part][name]["b"])]
+    with torch.no_grad():
+        for parameter, values in pairs:
+            parameter.copy_(torch.tensor(values))
+    model.save_pretrained(folder)
+
+
+def last_block_weights(side, model):
+    """{the book's name of a trained parameter: its values}."""
+    if side != "transformers":
+        return {name: value for name, value in model.named_parameters() if value.requires_grad}
+    gpt2, layer = model.transformer, model.transformer.h[-1]
+    block = f"trf_blocks.{len(gpt2.h) - 1}"
+    weights = {
+        "final_norm.scale": gpt2.ln_f.weight,
+        "final_norm.shift": gpt2.ln_f.bias,
+        "out_head.weight": model.score.weight,
+        "out_head.bias": model.score.bias,
+        f"{block}.norm1.scale": layer.ln_1.weight,
+        f"{block}.norm1.shift": layer.ln_1.bias,
+        f"{block}.norm2.scale": layer.ln_2.weight,
+        f"{block}.norm2.shift": layer.ln_2.bias,
+    }
+    for name, linear in (
+        ("att.out_proj", layer.attn.c_proj),
+        ("ff.layers.0", layer.mlp.c_fc),
+        ("ff.layers.2", layer.mlp.c_proj),
+    ):
+        weights[f"{block}.{name}.weight"] = linear.weight.T  # (in, out) -> (out, in)
+        weights[f"{block}.{name}.bias"] = linear.bias
+    names = ("W_query", "W_key", "W_value")
+    for name, weight in zip(names, layer.attn.c_attn.weight.T.chunk(3)):
+        weights[f"{block}.att.{name}.weight"] = weight
+    for name, bias in zip(names, layer.attn.c_attn.bias.chunk(3)):
+        weights[f"{block}.att.{name}.bias"] = bias
+    return weights
+
+
+# ---------------------------------------------------------------------------------
+# Fresh processes
+# ---------------------------------------------------------------------------------
+
+LOAD_BOOK = """
+import sys
+from fast_paths import load_mapped_model
+model = logits_of = load_mapped_model(*sys.argv[1:])
+"""
+
+LOAD_TRANSFORMERS = """
+import sys
+from transformers import GPT2LMHeadModel
+model = GPT2LMHeadModel.from_pretrained(sys.argv[1]).eval()
+logits_of = lambda ids: model(ids).logits
+"""
+
+# On Linux the peak is read from /proc: what getrusage gives includes the process that started this one.
+REPORT = """
+import json, pathlib, re, torch
+print("loaded", flush=True)
+status = pathlib.Path("/proc/self/status")
+peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) if status.exists() else None
+with torch.inference_mode():
+    logits = logits_of(torch.tensor([[1, 2, 3]]))[0, -1, :100].tolist()
+print("used", flush=True)
+print(json.dumps({"peak_gb": peak and round(peak / 1e9, 3), "logits": logits}), flush=True)
+"""
+
+
+def run_fresh(command):
+    """Run code that makes a model in a fresh Python.
+
+    Returns:
+        dict: ``loaded`` and ``used``: seconds from the start of the process to the loaded model
+        and to its first logits; ``peak_gb``: peak of the resident memory when the model is
+        loaded, None where the system does not tell it; ``logits``.
+    """
+    code, *arguments = command
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + REPORT, *map(str, arguments)],
+        cwd=ROOT,  # ``-c`` finds the modules in the working folder
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    times, report, messages = {}, {}, []
+    for line in process.stdout:
+        if line.strip() in ("loaded", "used"):
+            times[line.strip()] = time.perf_counter() - start
+        elif line.startswith("{"):
+            report = json.loads(line)
+        else:
+            messages.append(line)
+    if process.wait() != 0:
+        raise RuntimeError("Loading failed in a fresh process:\n" + "".join(messages))
+    return {**times, **report}
+
+
+if __name__ == "__main__":
+    main()

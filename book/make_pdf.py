@@ -1,0 +1,203 @@
+"""The whole book as one PDF, printed from its built pages by a browser: `make pdf`.
+
+    python book/make_pdf.py [BUILT_PAGES [PDF]]     # default: _build/html _build/pdf/book.pdf
+
+The pages are put one after the other into one HTML file, in the order of the table of
+contents; links between them become links inside the PDF. The browser prints that file
+twice: the first print says on which page each chapter starts, the second one shows it in
+the table of contents. What print changes in a page is in book/_static/book.css.
+"""
+
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+from pypdf import PdfReader, PdfWriter
+from pypdf.generic import NameObject, TextStringObject
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"]
+FIRST_PAGE = "book/intro.html"
+FOOTER = """
+<div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
+  <span class="pageNumber"></span>
+</div>"""
+SHELL = """<!DOCTYPE html>
+<html lang="en" data-theme="light" data-mode="light">
+<head><meta charset="utf-8"><title>{title}</title>{styles}<style>
+  article.bd-article, #contents {{ break-before: page; }}
+  #title-page {{ padding-top: 60mm; text-align: center; font-size: 14pt; }}
+  #title-page .title {{ font-size: 30pt; line-height: 1.3; }}
+  #contents .part {{ margin: 1.2em 0 0.3em; font-weight: 600; }}
+  #contents ul {{ margin: 0; padding: 0; list-style: none; }}
+  #contents li {{ display: flex; justify-content: space-between; padding: 0.15em 0; }}
+  #contents li {{ border-bottom: 0.5pt dotted #999; }}
+  #contents a {{ text-decoration: none; }}
+</style></head>
+<body>
+<main class="bd-main"><div class="bd-content"><div class="bd-article-container">
+<section id="title-page"><p class="title">{title}</p><p>{subtitle}</p></section>
+<nav id="contents" aria-label="Contents"><h1>Contents</h1>{contents}</nav>
+{articles}
+</div></div></main>
+</body>
+</html>
+"""
+
+
+def find_browser():
+    """Path of an installed Chromium or a relative of it, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextmanager
+def open_browser():
+    """An installed browser without a window, or the one that `playwright install chromium` fetches."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser())
+        yield browser
+        browser.close()
+
+
+def read_page(html, name):
+    return BeautifulSoup((html / name).read_text(encoding="utf-8"), "html.parser")
+
+
+def table_of_contents(html):
+    """Parts and pages in the order of the sidebar: a list of (part, [(page, title), ...])."""
+    soup = read_page(html, FIRST_PAGE)
+    parts = [("", [(FIRST_PAGE, soup.h1.get_text().removesuffix("#"))])]
+    for tag in soup.select("nav.bd-links p.caption, nav.bd-links a.reference"):
+        if tag.name == "p":
+            parts.append((tag.get_text(strip=True), []))
+        else:
+            page = os.path.normpath(os.path.join(os.path.dirname(FIRST_PAGE), tag["href"]))
+            parts[-1][1].append((Path(page).as_posix(), tag.get_text(strip=True)))
+    return parts
+
+
+def anchor(page, fragment=""):
+    """The name in the PDF of a page, or of a place in it."""
+    return f"{page.removesuffix('.html')}--{fragment}" if fragment else page.removesuffix(".html")
+
+
+def adapt_link(link, page, pages):
+    """Make a link to a page of the book one inside the PDF; drop links to other files of the book."""
+    address = urlsplit(link.get("href", ""))
+    if address.scheme in ("http", "https"):
+        return
+    target = page
+    if address.path:
+        target = os.path.normpath(os.path.join(os.path.dirname(page), unquote(address.path)))
+    if target in pages:
+        link["href"] = f"#{anchor(target, address.fragment)}"
+    else:
+        link.unwrap()
+
+
+def article_of(html, page, pages, folder):
+    """The text of one page, with names and links that are unique in the whole book."""
+    article = read_page(html, page).select_one("article.bd-article")
+    for tag in article.select("a.headerlink, button, script"):
+        tag.decompose()
+    for tag in article.select("[id]"):
+        tag["id"] = anchor(page, tag["id"])
+    for link in article.select("a"):
+        adapt_link(link, page, pages)
+    for image in article.select("img"):
+        image["src"] = os.path.relpath(html / os.path.dirname(page) / image["src"], folder)
+    for hidden in article.select("details"):
+        hidden["open"] = ""
+    article["id"] = anchor(page)
+    return str(article)
+
+
+def contents_list(parts, page_numbers):
+    lines = []
+    for part, chapters in parts:
+        lines.append(f'<p class="part">{part}</p><ul>' if part else "<ul>")
+        for page, title in chapters:
+            number = page_numbers.get(anchor(page), "")
+            lines.append(f'<li><a href="#{anchor(page)}">{title}</a><span>{number}</span></li>')
+        lines.append("</ul>")
+    return "\n".join(lines)
+
+
+def one_file(html, folder, page_numbers):
+    """The whole book as one HTML text whose images and styles are found from ``folder``."""
+    parts = table_of_contents(html)
+    pages = [page for _, chapters in parts for page, _ in chapters]
+    first = read_page(html, FIRST_PAGE)
+    styles = [link["href"] for link in first.select('link[rel="stylesheet"]')]
+    for i, address in enumerate(styles):
+        path = os.path.normpath(html / os.path.dirname(FIRST_PAGE) / urlsplit(address).path)
+        styles[i] = f'<link rel="stylesheet" href="{os.path.relpath(path, folder)}">'
+    return SHELL.format(
+        title=first.select_one("p.logo__title").get_text(strip=True),
+        subtitle=first.select_one("article p em").get_text(strip=True),
+        styles="".join(styles),
+        contents=contents_list(parts, page_numbers),
+        articles="\n".join(article_of(html, page, pages, folder) for page in pages),
+    )
+
+
+def outline_entries(entry):
+    """The entries of an outline in the order of the pages."""
+    while entry is not None:
+        entry = entry.get_object()
+        yield entry
+        yield from outline_entries(entry.get("/First"))
+        entry = entry.get("/Next")
+
+
+def name_outline(path, headings):
+    """Give the outline the words of the headings: Chromium writes some of them twice."""
+    writer = PdfWriter(clone_from=path)
+    entries = list(outline_entries(writer.root_object["/Outlines"].get_object().get("/First")))
+    if len(entries) != len(headings):
+        raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
+    for entry, heading in zip(entries, headings):
+        entry[NameObject("/Title")] = TextStringObject(heading)
+    writer.write(path)
+
+
+def make_pdf(html, target):
+    """Print the built pages in the folder ``html`` into the file ``target``."""
+    if not (html / FIRST_PAGE).exists():
+        sys.exit(f"{html / FIRST_PAGE} is not there: build the pages first, with `make book`.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source, page_numbers = target.with_suffix(".html"), {}
+    with open_browser() as browser:
+        page = browser.new_page(java_script_enabled=False)
+        for _ in range(2):
+            source.write_text(one_file(html, target.parent, page_numbers), encoding="utf-8")
+            page.goto(source.resolve().as_uri())
+            page.pdf(
+                path=target,
+                prefer_css_page_size=True,
+                print_background=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
+                outline=True,
+                tagged=True,
+            )
+            reader = PdfReader(target)
+            page_numbers = {
+                name.removeprefix("/"): reader.get_destination_page_number(destination) + 1
+                for name, destination in reader.named_destinations.items()
+            }
+    soup = BeautifulSoup(source.read_text(encoding="utf-8"), "html.parser")
+    name_outline(target, [" ".join(tag.get_text().split()) for tag in soup.select("h1, h2, h3, h4")])
+    source.unlink()
+    print(f"The book as a PDF of {len(reader.pages)} pages: {target}")
+
+
+if __name__ == "__main__":
+    folders = [Path(name) for name in sys.argv[1:]]
+    make_pdf(*(folders + [ROOT / "_build/html", ROOT / "_build/pdf/book.pdf"][len(folders) :]))

@@ -1,0 +1,34 @@
+"""The built pages, for the tests that open them in a browser.
+
+Without a browser or without built pages these tests are skipped. With BOOK_BROWSER=required,
+which .ci/run sets, that is an error.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from book.make_pdf import BROWSERS, find_browser
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))  # another folder: to try these tests
+PAGES = sorted(
+    path.relative_to(HTML).as_posix()
+    for path in HTML.rglob("*.html")
+    if "_static" not in path.parts and path != HTML / "index.html"  # that one leads to the first page
+)
+NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
+
+
+def need_browser_and_pages():
+    """Skip the calling module, or stop, when there is nothing to test with."""
+    missing = None
+    if find_browser() is None:
+        missing = f"No browser found; looked for {', '.join(BROWSERS)}."
+    elif not NOTEBOOKS:
+        missing = f"No built pages in {HTML}: run `make book` first."
+    if missing and os.environ.get("BOOK_BROWSER") == "required":
+        raise RuntimeError(missing)
+    if missing:
+        pytest.skip(missing, allow_module_level=True)

@@ -1,0 +1,132 @@
+"""benchmarks/speed.py compares equal work, and the page shows what it wrote."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import speed  # noqa: E402
+from plain_gpt import PlainGPT  # noqa: E402
+
+from previous_chapters import GPTModel  # noqa: E402
+
+CONFIG = {
+    "vocab_size": 100,
+    "context_length": 16,
+    "emb_dim": 24,
+    "n_heads": 3,
+    "n_layers": 2,
+    "drop_rate": 0.0,
+    "qkv_bias": True,
+}
+
+
+def test_plain_formulation_computes_what_the_book_computes():
+    torch.manual_seed(1)
+    plain, book = PlainGPT(CONFIG).eval(), GPTModel(CONFIG).eval()
+    book.load_state_dict(plain.state_dict())
+    ids = torch.randint(100, (3, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids), book(ids), atol=1e-5, rtol=1e-5)
+
+
+def measurement(ratio=1.5, difference=1e-6):
+    """A row of results as ``speed.result_of`` makes it."""
+    seconds = {"plain": [ratio, 9.0, ratio], "book": [1.0, 1.0, 5.0]}
+    differences = [{"what": "logits", "value": difference, "limit": 1e-4}]
+    return speed.result_of("Evaluation", "logits of a batch", seconds, {"plain": 1.3}, differences)
+
+
+def test_times_are_medians():
+    assert measurement()["seconds"] == {"plain": 1.5, "book": 1.0}
+    assert measurement()["ratios"] == {"plain": 1.5}
+
+
+@pytest.mark.parametrize("ratio, verdict", [(1.3, "reached"), (1.299, "MISSED")])
+def test_missed_ratio_is_printed(ratio, verdict, capsys):
+    speed.print_measurement(measurement(ratio))
+    assert f"times as fast, target 1.3: {verdict}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("difference, agree", [(1e-4, True), (2e-4, False), (float("nan"), False)])
+def test_different_outputs_are_noticed(difference, agree, capsys):
+    row = measurement(difference=difference)
+    assert speed.outputs_agree(row) == agree
+    speed.print_measurement(row)
+    assert ("DIFFERENT" in capsys.readouterr().out) != agree
+
+
+@pytest.mark.slow
+def test_quick_benchmark_compares_the_outputs_of_all_sides(run_python, tmp_path):
+    process = run_python(ROOT / "benchmarks" / "speed.py", "--quick", "--output", tmp_path / "result.json")
+    assert process.returncode == 0, process.stdout + process.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = {row["name"]: row for row in result["measurements"]}
+    assert list(rows) == ["Generation", "Evaluation", "Fine-tuning", "Loading again", "First load"]
+    for name in ("Generation", "Evaluation", "Fine-tuning"):
+        assert list(rows[name]["seconds"]) == ["plain", "transformers", "book"]
+        assert list(rows[name]["ratios"]) == ["plain", "transformers"]
+    assert all(row["differences"] and speed.outputs_agree(row) for row in rows.values())
+
+
+# ---------------------------------------------------------------------------------
+# The page
+# ---------------------------------------------------------------------------------
+
+CONF = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "book" / "extensions")!r})
+extensions = ["myst_parser", "benchmark_tables"]
+"""
+
+
+@pytest.fixture
+def build(tmp_path):
+    """A function that builds a page with the tables of some results; gives its text."""
+
+    def run(results):
+        (tmp_path / "conf.py").write_text(CONF)
+        (tmp_path / "index.md").write_text("# Speed\n\n```{benchmark-tables}\n```\n")
+        (tmp_path / "results").mkdir()
+        for name, result in results.items():
+            (tmp_path / "results" / name).write_text(json.dumps(result))
+        (tmp_path / "results" / "scale.json").write_text("{}")  # another file: not read
+        command = [sys.executable, "-m", "sphinx", "-W", "-b", "text", tmp_path, tmp_path / "out"]
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        return (tmp_path / "out" / "index.txt").read_text()
+
+    return run
+
+
+def result_on(device):
+    machine = dict.fromkeys(("cpu", "threads", "system", "python", "torch", "transformers"), "some")
+    row = {**measurement(1.2), "peak_memory_gb": {"book": 1.25}, "peak_memory_limit_gb": {"book": 1.2}}
+    return {
+        "machine": {**machine, "device": device, "dtype": "float32"},
+        "setting": {"model": "gpt2-small (124M)"},
+        "measurements": [row],
+    }
+
+
+def test_page_has_a_table_for_each_device(build):
+    text = build({"benchmark.json": result_on("CPU"), "benchmark-cuda-float32.json": result_on("Some GPU")})
+    assert text.index("CPU, float32") < text.index("Some GPU, float32")
+    assert text.count("against plain") == 2
+
+
+def test_page_shows_the_stored_numbers(build):
+    text = " ".join(build({"benchmark.json": result_on("CPU")}).replace("|", " ").split())
+    for part in ("1.20 s", "1.00 s", "logits: 1.0e-06", "median of 3 runs", "book 1.25 GB"):
+        assert part in text
+    assert "missed" in text and "reached" not in text
+
+
+def test_page_without_results_says_so(build):
+    assert "No measurement is stored yet" in build({})

@@ -1,0 +1,331 @@
+"""The built book in a real browser: _build/html as `make book` leaves it."""
+
+import functools
+import re
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from built_book import HTML, NOTEBOOKS, PAGES, need_browser_and_pages
+
+from book.make_pdf import open_browser
+
+need_browser_and_pages()
+
+DESKTOP = {"width": 1300, "height": 900}
+PHONE = {"width": 360, "height": 760}
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def web():
+    """Address of a local server with the built pages."""
+    handler = functools.partial(QuietHandler, directory=str(HTML))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def windows(browser):
+    """One window for each screen, kept open: {(screen, colours): page}."""
+    return {
+        (screen, colours): browser.new_context(
+            viewport=DESKTOP if screen == "desktop" else PHONE,
+            is_mobile=screen == "phone",
+            has_touch=screen == "phone",
+            color_scheme=colours,
+        ).new_page()
+        for screen, colours in [("desktop", "light"), ("phone", "dark")]
+    }
+
+
+@pytest.fixture
+def window(browser):
+    """A fresh window on a desktop: no setting of another test is left in it."""
+    context = browser.new_context(viewport=DESKTOP, color_scheme="light", accept_downloads=True)
+    yield context.new_page()
+    context.close()
+
+
+def open_and_watch(window, address):
+    """Open a page; return what went wrong on it, and each address that it asked for."""
+    problems, asked = [], []
+    watchers = {
+        "console": lambda message: (
+            problems.append(message.text) if message.type in ("error", "warning") else None
+        ),
+        "pageerror": lambda error: problems.append(str(error)),
+        "requestfailed": lambda request: (
+            problems.append(f"{request.url}: {request.failure}")
+            if request.failure != "net::ERR_ABORTED"  # the page before was left while it still loaded
+            else None
+        ),
+        "response": lambda response: (
+            problems.append(f"{response.url}: {response.status}") if response.status >= 400 else None
+        ),
+        "request": lambda request: asked.append(request.url),
+    }
+    for event, watcher in watchers.items():
+        window.on(event, watcher)
+    window.goto(address)
+    window.evaluate("document.fonts.ready")
+    for event, watcher in watchers.items():
+        window.remove_listener(event, watcher)
+    return problems, asked
+
+
+# ---------------------------------------------------------------------------------
+# Every page
+# ---------------------------------------------------------------------------------
+
+EMPTY_IMAGES = """[...document.images]
+    .filter(image => !(image.complete && image.naturalWidth)).map(image => image.src)"""
+
+
+@pytest.mark.parametrize("source", ["server", "disk"])
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_complete_and_asks_for_nothing_outside(windows, web, page, source):
+    base = web if source == "server" else HTML.as_uri()
+    window = windows["desktop", "light"]
+    problems, asked = open_and_watch(window, f"{base}/{page}")
+    assert problems == []
+    assert [url for url in asked if not url.startswith((base, "data:"))] == []
+    assert window.evaluate(EMPTY_IMAGES) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_no_sideways_scroll_on_a_phone(windows, web, page):
+    window = windows["phone", "dark"]
+    window.goto(f"{web}/{page}")
+    assert window.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+# Rules that must hold although axe counts them as less than serious, or as experimental.
+MORE_RULES = ["region", "heading-order", "page-has-heading-one", "label-content-name-mismatch", "skip-link"]
+AXE_OPTIONS = {
+    "resultTypes": ["violations"],
+    "preload": False,
+    "rules": {name: {"enabled": True} for name in MORE_RULES},
+}
+# One word of code in each colour is enough for the contrast of all of them, and much faster.
+KEEP_ONE_OF_EACH_COLOUR = """() => {
+    const seen = new Set();
+    for (const word of document.querySelectorAll(".highlight pre span")) {
+        if (word.childElementCount) continue;
+        const style = [word.className, word.closest(".cell_input, .cell_output, .highlight").className];
+        if (seen.has(style.join())) word.replaceWith(word.textContent);
+        seen.add(style.join());
+    }
+}"""
+
+
+@pytest.mark.parametrize("screen, colours", [("desktop", "light"), ("phone", "dark")])
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_no_accessibility_violation(windows, web, page, screen, colours):
+    window = windows[screen, colours]
+    window.goto(f"{web}/{page}")
+    assert window.evaluate("document.documentElement.dataset.theme") == colours
+    window.evaluate(KEEP_ONE_OF_EACH_COLOUR)
+    violations = Axe().run(window, options=AXE_OPTIONS).response["violations"]
+    found = [
+        (violation["impact"], violation["id"], node["target"], node["html"][:200])
+        for violation in violations
+        for node in violation["nodes"]
+        if violation["impact"] in ("serious", "critical") or violation["id"] in MORE_RULES
+    ]
+    assert found == []
+
+
+NUMBERED_REFERENCES = """[...document.querySelectorAll("article a .std-numref")].map(reference => {
+    const address = reference.closest("a").getAttribute("href");
+    const figure = address.startsWith("#") ? document.getElementById(address.slice(1)) : null;
+    return [reference.textContent, figure?.querySelector(".caption-number")?.textContent ?? address];
+})"""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in NOTEBOOKS if "std-numref" in (HTML / page).read_text("utf-8")]
+)
+def test_numbered_references_lead_to_the_figure_with_that_number(windows, web, page):
+    window = windows["desktop", "light"]
+    window.goto(f"{web}/{page}")
+    references = window.evaluate(NUMBERED_REFERENCES)
+    chapter = re.match(r"\d+", window.locator("h1 .section-number").first.inner_text())[0]
+    assert references
+    for text, number_of_figure in references:
+        assert re.fullmatch(rf"Fig\. {chapter}\.\d+", text)
+        assert number_of_figure.strip() == text
+
+
+PRINTED = """() => ({
+    shown: ["#pst-primary-sidebar", "#pst-secondary-sidebar", ".bd-header-article", ".prev-next-footer"]
+        .filter(name => document.querySelector(name)?.offsetHeight),
+    hidden: [...document.querySelectorAll("article details pre")].filter(code => !code.checkVisibility(
+        {contentVisibilityAuto: true})).length,
+    cut: [...document.querySelectorAll("article pre, article figure, article table, article div.math")]
+        .filter(part => part.getBoundingClientRect().right > document.documentElement.clientWidth)
+        .map(part => part.textContent.slice(0, 80)),
+})"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_on_paper_has_no_navigation_and_nothing_hidden_or_cut(windows, web, page):
+    window = windows["desktop", "light"]
+    window.goto(f"{web}/{page}")
+    try:
+        window.emulate_media(media="print")
+        window.set_viewport_size({"width": 680, "height": 960})  # the text of an A4 page
+        assert window.evaluate(PRINTED) == {"shown": [], "hidden": 0, "cut": []}
+    finally:
+        window.emulate_media(media="screen")
+        window.set_viewport_size(DESKTOP)
+
+
+# ---------------------------------------------------------------------------------
+# What a reader does
+# ---------------------------------------------------------------------------------
+
+
+def test_start_page_leads_to_the_first_page(window, web):
+    window.goto(web)
+    window.wait_for_url("**/book/intro.html")
+
+
+def test_previous_and_next_lead_through_the_whole_book(window, web):
+    window.goto(f"{web}/book/intro.html")
+    seen = [window.url]
+    while window.locator("a.right-next").count():
+        window.locator("a.right-next").click()
+        assert window.locator("a.left-prev").evaluate("link => link.href") == seen[-1]
+        seen.append(window.url)
+    assert {url.removeprefix(f"{web}/") for url in seen} == set(PAGES) - {"genindex.html", "search.html"}
+
+
+@pytest.mark.parametrize("source", ["server", "disk"])
+def test_search_finds_a_word_and_its_result_opens(window, web, source):
+    base = web if source == "server" else HTML.as_uri()
+    window.goto(f"{base}/book/intro.html")
+    window.locator("button.search-button-field").click()
+    window.locator("#pst-search-dialog input").fill("softmax")
+    window.keyboard.press("Enter")
+    window.wait_for_url("**/search.html?q=softmax**")
+    window.get_by_text("Search finished").wait_for()
+    result = window.locator("#search-results ul.search li a").first
+    title = result.inner_text()
+    result.click()
+    window.wait_for_url(lambda address: "/search.html" not in address)
+    article = window.locator("article.bd-article").inner_text()
+    assert title.split(" > ")[-1] in article and "softmax" in article
+
+
+def test_search_for_a_word_that_is_nowhere_says_so(window, web):
+    window.goto(f"{web}/search.html?q=qwxzjk")
+    window.get_by_text("did not match any documents").wait_for()
+
+
+LUMINANCE = """element => {
+    const [r, g, b, alpha = 1] = getComputedStyle(element).backgroundColor.match(/[\\d.]+/g).map(Number);
+    return alpha ? (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255 : null;
+}"""
+
+
+def test_theme_switch_works_and_figures_stay_on_white(window, web):
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html")
+    switch = window.locator(".bd-header-article .theme-switch-button")
+    background = {}
+    for _ in range(3):  # the system's colours, light, dark
+        switch.click()
+        colours = window.evaluate("document.documentElement.dataset.theme")
+        background[colours] = window.locator("body").evaluate(LUMINANCE)
+        if colours == "dark":
+            drawings = window.locator("article figure img").all()
+            plots = window.locator("article .cell_output img").all()
+            assert drawings and plots  # both have dark lines
+            assert all(drawing.evaluate(LUMINANCE) > 0.99 for drawing in drawings)
+            assert all(plot.evaluate(LUMINANCE) > 0.7 for plot in plots)
+            window.reload()
+            assert window.evaluate("document.documentElement.dataset.theme") == "dark"  # remembered
+    assert background["light"] > 0.9 and background["dark"] < 0.1
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_hidden_solutions_open(window, web, page):
+    window.goto(f"{web}/{page}")
+    solutions = window.locator("details:has-text('# Solution')")
+    assert solutions.count() >= 2
+    for solution in solutions.all():
+        code = solution.locator("pre").first
+        assert not code.is_visible()
+        summary = solution.locator("summary")
+        assert summary.inner_text().strip() == "Show the solution"
+        summary.click()
+        assert code.is_visible()
+        assert summary.inner_text().strip() == "Hide the solution"
+
+
+def test_copy_button_copies_the_code_of_its_cell(window, web):
+    window.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html")
+    cell = window.locator(".cell_input:has-text('probas = torch.softmax')").first
+    cell.hover()
+    cell.locator("button.copybtn").click()
+    copied = window.evaluate("navigator.clipboard.readText()")
+    assert copied.strip() == cell.locator("pre").inner_text().strip()
+    assert "label = torch.argmax(probas)" in copied
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_notebook_can_be_downloaded_from_its_page(window, web, page, tmp_path):
+    window.goto(f"{web}/{page}")
+    window.get_by_label("Download this page").click()
+    with window.expect_download() as download:
+        window.locator("a.btn-download-source-button").click()
+    name = Path(page).stem + ".ipynb"
+    assert download.value.suggested_filename == name
+    download.value.save_as(tmp_path / name)
+    title, *_ = nbformat.read(tmp_path / name, as_version=4).cells[0].source.splitlines()
+    assert title.removeprefix("# ") in window.locator("h1").first.inner_text()
+
+
+def test_download_of_a_notebook_from_disk_opens_its_file(window):
+    window.goto(f"{HTML.as_uri()}/{NOTEBOOKS[0]}")
+    window.get_by_label("Download this page").click()
+    with window.expect_popup() as popup:  # Chromium does not save what comes from a disk
+        window.locator("a.btn-download-source-button").click()
+    popup.value.wait_for_load_state()
+    assert nbformat.reads(popup.value.locator("body").inner_text(), as_version=4).cells
+
+
+def test_keyboard_reaches_the_skip_link_and_the_search(window, web):
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html")
+    window.keyboard.press("Tab")
+    skip = window.locator("#pst-skip-link a")
+    assert skip.evaluate("link => link === document.activeElement")
+    assert skip.is_visible() and skip.bounding_box()["y"] >= 0
+    for _ in range(5):
+        window.keyboard.press("Tab")
+        if window.evaluate("document.activeElement.matches('.search-button-field')"):
+            break
+    assert window.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    window.keyboard.press("Enter")
+    window.keyboard.type("freezing")
+    assert window.locator("#pst-search-dialog input").input_value() == "freezing"
+    window.keyboard.press("Escape")
+    skip.focus()
+    window.keyboard.press("Enter")
+    assert window.url.endswith("#main-content")

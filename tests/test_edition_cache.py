@@ -1,0 +1,98 @@
+"""Which notebooks are executed again after which change: book/extensions/edition_cache.py."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = {
+    "one": ["import data\ndata.load()"],
+    "two": ["from model import build, train"],
+    "three": ["%%time\nimport os, tools", "%%bash\nls *.txt | head", "!ls", "print('import model')"],
+    "four": ["import subprocess, sys\nsubprocess.run([sys.executable, 'program.py'])"],
+}
+MODULES = {
+    "data.py": "import tools\n",
+    "model.py": "def build():\n    from data import load\n",
+    "tools.py": "import json  # not the file tools.json\n",
+    "program.py": "print('started by its name')\n",
+}
+
+
+@pytest.fixture(scope="module")
+def edition_cache():
+    path = ROOT / "book" / "extensions" / "edition_cache.py"
+    spec = importlib.util.spec_from_file_location("edition_cache", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A small book: four notebooks, four modules, and one data file of each kind."""
+    for name, cells in NOTEBOOKS.items():
+        nbformat.write(
+            new_notebook(cells=[new_code_cell(cell) for cell in cells]), tmp_path / f"{name}.ipynb"
+        )
+    for name, code in MODULES.items():
+        (tmp_path / name).write_text(code)
+    (tmp_path / "assets" / "10M").mkdir(parents=True)
+    for name in ("results.json", "assets/sample.tsv", "assets/10M/hparams.json", "constraints.txt"):
+        (tmp_path / name).write_text("first\n")
+    return tmp_path
+
+
+@pytest.fixture
+def states(book, edition_cache):
+    return lambda: {name: edition_cache.state_of(book / f"{name}.ipynb", book) for name in NOTEBOOKS}
+
+
+@pytest.mark.parametrize(
+    "module, importing",
+    [
+        ("data.py", {"one", "two"}),  # two: through model, which imports it in a function
+        ("model.py", {"two"}),
+        ("tools.py", {"one", "two", "three"}),  # three: below a magic
+        ("program.py", {"four"}),
+    ],
+)
+def test_change_in_a_module_changes_the_notebooks_that_use_it(book, states, module, importing):
+    before = states()
+    with open(book / module, "a") as file:
+        file.write("# a comment\n")
+    after = states()
+    assert {name for name in NOTEBOOKS if after[name] != before[name]} == importing
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "assets/sample.tsv", "assets/10M/hparams.json", "constraints.txt"]
+)
+def test_change_in_a_data_file_changes_all_notebooks(book, states, name):
+    before = states()
+    (book / name).write_text("second\n")
+    after = states()
+    assert all(after[notebook] != before[notebook] for notebook in NOTEBOOKS)
+
+
+@pytest.mark.parametrize("variable, value", [("CHOOSE_MODEL", "gpt2-xl (1558M)"), ("CHOOSE_DATA", "sample")])
+def test_editions_have_caches_of_their_own(states, monkeypatch, variable, value):
+    before = states()
+    monkeypatch.setenv(variable, value)
+    after = states()
+    assert all(after[notebook] != before[notebook] for notebook in NOTEBOOKS)
+
+
+def test_other_files_change_nothing(book, states):
+    before = states()
+    (book / "README.md").write_text("prose")
+    (book / "unused.py").write_text("import data\n")
+    assert states() == before
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_every_notebook_depends_on_what_its_first_cell_imports(edition_cache, path):
+    assert {"notebook_setup", "edition", "gpt_download", "downloads"} <= edition_cache.modules_of(path, ROOT)
