@@ -10,7 +10,8 @@ nothing and only calculates anew.
 
 Each measurement runs in a fresh process, with random values and one batch of 8 messages of
 120 tokens. Memory is the peak of the resident set, less what the process held after its
-imports. Linux only: it reads /proc.
+imports. Linux only: it reads /proc. A time is kept only if the steps had the processor to
+themselves: on a busy machine the memory is measured, and the time is not.
 """
 
 import argparse
@@ -36,6 +37,8 @@ RESULTS = ROOT / "results" / "scale.json"
 B, T, CLASSES = 8, 120, 2  # messages in a batch, tokens in each, classes
 JOBS = ("inference", "last block", "everything")
 BYTES = 4  # of a float32
+# Processor time over wall time and threads, from which on a time counts: below, others were running
+UNDISTURBED = 0.75
 
 
 # ---------------------------------------------------------------------------------
@@ -163,17 +166,21 @@ def measure(name, job, steps):
         torch.nn.functional.cross_entropy(model(input_ids)[:, -1, :], labels).backward()
         optimizer.step()
 
+    step()  # warm up
     seconds = []
-    for _ in range(1 + steps):
+    processor_start = time.process_time()
+    for _ in range(steps):
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
+    processor_share = (time.process_time() - processor_start) / sum(seconds) / torch.get_num_threads()
     peak = memory_now("VmHWM") - baseline
     optimizer and optimizer.zero_grad()
     return {
         "peak_bytes": peak,
         "saved_bytes": saved_bytes(model, input_ids) if trained else 0,
-        "seconds_per_step": statistics.median(seconds[1:]),
+        "seconds_per_step": statistics.median(seconds) if processor_share > UNDISTURBED else None,
+        "processor_share": round(processor_share, 2),
         "steps": steps,
         "threads": torch.get_num_threads(),
     }
@@ -260,11 +267,13 @@ def main():
             if needed > available_memory():
                 print(f"{name}, {job}: not measured, it needs about {needed / 1e9:.1f} GB", flush=True)
                 continue
-            entry["measured"] = measured_in_fresh_process(name, job, args.steps, args.threads)
+            measured = measured_in_fresh_process(name, job, args.steps, args.threads)
+            entry["measured"] = measured
+            seconds = measured["seconds_per_step"]
             print(
-                f"{name}, {job}: {entry['measured']['peak_bytes'] / 1e9:.2f} GB "
+                f"{name}, {job}: {measured['peak_bytes'] / 1e9:.2f} GB "
                 f"(calculated {entry['calculated']['total_bytes'] / 1e9:.2f}), "
-                f"{entry['measured']['seconds_per_step']:.2f} s a step",
+                + (f"{seconds:.2f} s a step" if seconds else "time not measured, the machine was busy"),
                 flush=True,
             )
             write(results)

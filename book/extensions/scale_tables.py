@@ -21,6 +21,11 @@ def table(header, rows):
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
+def size(name):
+    """``"124M"`` of ``"gpt2-small (124M)"``."""
+    return name.split("(")[1].rstrip(")")
+
+
 def gigabytes(number):
     return f"{number / 1e9:.2f}"
 
@@ -31,7 +36,7 @@ def sizes(results):
         trained = model["jobs"]["last block"]["calculated"]["trained_parameters"]
         rows.append(
             [
-                name,
+                size(name),
                 f"{model['parameters']:,}",
                 gigabytes(model["checkpoint_bytes"]),
                 f"{model['classifier_parameters']:,}",
@@ -53,11 +58,13 @@ def parts(results):
     rows = []
     for name, model in results["models"].items():
         for job, entry in model["jobs"].items():
+            if job == "inference":  # weights, and activations that nothing keeps
+                continue
             memory = entry["calculated"]["bytes"]
             measured = entry["measured"] or {}
             rows.append(
                 [
-                    name,
+                    size(name),
                     job,
                     *(gigabytes(memory[part]) for part in ("weights", "gradients", "adamw")),
                     f"{memory['activations'] / 1e6:,.0f}",
@@ -71,7 +78,7 @@ def parts(results):
 def memory(results):
     rows = []
     for name, model in results["models"].items():
-        row = [name]
+        row = [size(name)]
         for entry in model["jobs"].values():
             row.append(gigabytes(entry["calculated"]["total_bytes"]))
             row.append(gigabytes(entry["measured"]["peak_bytes"]) if entry["measured"] else "–")
@@ -89,8 +96,8 @@ def seconds_of(results, job):
     for name, model in results["models"].items():  # from small to large
         entry = model["jobs"][job]
         work = entry["calculated"]["operations"]
-        if entry["measured"]:
-            seconds = entry["measured"]["seconds_per_step"]
+        seconds = entry["measured"] and entry["measured"]["seconds_per_step"]
+        if seconds:
             found[name], rate = (seconds, "measured"), work / seconds
         else:
             found[name] = (work / rate, "calculated") if rate else None
@@ -102,7 +109,7 @@ def time(results):
     seconds = {job: seconds_of(results, job) for job in jobs}
     rows = []
     for name, model in results["models"].items():
-        row = [name]
+        row = [size(name)]
         for job in jobs:
             row.append(f"{model['jobs'][job]['calculated']['operations'] / 1e9:,.0f}")
             value = seconds[job][name]
