@@ -560,27 +560,45 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
     return classifier, result
 
 
-def choose_learning_rate(run, ladder, start):
-    """Climb the ladder, up or down, until the validation set finds both neighbours worse.
+def best_on_validation(results, num_messages):
+    """The lowest validation loss among the results whose accuracy is not worse than the best one's.
 
-    Better is a lower validation loss: an accuracy of some hundred messages is too coarse to
-    tell neighbouring rates apart. The test set has no say.
+    Not worse: by at most one standard error of the difference between two accuracies. The
+    accuracy is what the table reports, but of some hundred messages it is coarse, so the
+    loss decides where the accuracy cannot. The test set has no say.
+
+    Args:
+        results (list of dict): from :func:`fine_tune_row`; ``validation`` and ``validation_loss``.
+        num_messages (int): size of the validation set.
+    """
+    top = max(result["validation"] for result in results)
+
+    def is_not_worse(result):
+        q = result["validation"]
+        return top - q <= math.sqrt((top * (1 - top) + q * (1 - q)) / num_messages)
+
+    return min(filter(is_not_worse, results), key=lambda result: result["validation_loss"])
+
+
+def choose_learning_rate(run, ladder, start, num_messages):
+    """Climb the ladder, up or down, until both neighbours of the best rate have been tried.
 
     Args:
         run (callable): learning rate -> result of :func:`fine_tune_row`.
         ladder (sequence of float): learning rates, ascending.
         start (float): the first one to try.
+        num_messages (int): size of the validation set; see :func:`best_on_validation`.
 
     Returns:
         tuple: the best result, and the list of all results, by learning rate.
     """
     results = {start: run(start)}
     while True:
-        best = min(results, key=lambda rate: results[rate]["validation_loss"])
-        i = ladder.index(best)
+        best = best_on_validation(list(results.values()), num_messages)
+        i = ladder.index(best["learning_rate"])
         untried = [rate for rate in ladder[max(i - 1, 0) : i + 2] if rate not in results]
         if not untried:
-            return results[best], [results[rate] for rate in sorted(results)]
+            return best, [results[rate] for rate in sorted(results)]
         results |= {rate: run(rate) for rate in untried}
 
 
@@ -611,7 +629,9 @@ def run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladde
         return fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory, models_dir)[1]
 
     if "learning_rate" not in entry:
-        best, tried = choose_learning_rate(lambda rate: run(seeds[0], rate), ladder, start)
+        best, tried = choose_learning_rate(
+            lambda rate: run(seeds[0], rate), ladder, start, num_messages=len(loaders[1].dataset)
+        )
         keys = ("learning_rate", "validation", "validation_loss")
         entry["tried"] = [{key: result[key] for key in keys} for result in tried]
         entry |= {"learning_rate": best["learning_rate"], "per_seed": [best]}

@@ -18,6 +18,7 @@ from experiments import (
     LoRALinear,
     TokenClassifier,
     accuracy_interval,
+    best_on_validation,
     build_model,
     choose_learning_rate,
     count_frozen_blocks,
@@ -312,6 +313,10 @@ def test_last_real_token_is_the_last_one_without_padding():
 # ---------------------------------------------------------------------------------
 
 
+def result(rate, accuracy, loss):
+    return {"learning_rate": rate, "validation": accuracy, "validation_loss": loss}
+
+
 @pytest.mark.parametrize(
     "losses, expected, best",
     [
@@ -325,11 +330,18 @@ def test_learning_rate_is_searched_until_its_neighbours_are_worse(losses, expect
 
     def run(rate):
         tried.append(rate)
-        return {"learning_rate": rate, "validation_loss": losses[rate]}
+        return result(rate, 0.9, losses[rate])
 
-    chosen, results = choose_learning_rate(run, (1, 2, 3, 4), 2)
+    chosen, results = choose_learning_rate(run, (1, 2, 3, 4), 2, num_messages=100)
     assert (tried, chosen["learning_rate"]) == (expected, best)
-    assert [result["learning_rate"] for result in results] == sorted(tried)
+    assert [r["learning_rate"] for r in results] == sorted(tried)
+
+
+@pytest.mark.parametrize("num_messages, best", [(50, 1), (5000, 2)])
+def test_lower_loss_decides_only_where_the_accuracy_cannot(num_messages, best):
+    """89% against 90%: one standard error of the difference is 6 points for 50 messages, 0.6 for 5000."""
+    results = [result(1, 0.89, 0.2), result(2, 0.90, 0.4), result(3, 0.60, 0.1)]
+    assert best_on_validation(results, num_messages)["learning_rate"] == best
 
 
 # ---------------------------------------------------------------------------------
@@ -588,7 +600,7 @@ def test_stored_learning_rate_was_chosen_on_validation_data(row, data):
         entry = load_results()[EMBEDDED]["sample"][row] | {"learning_rate": entry["learning_rate"]}
     tried = {result["learning_rate"]: result for result in entry["tried"]}
     ladder, start = experiments.learning_rates(EMBEDDED)
-    best, results = choose_learning_rate(tried.__getitem__, ladder, start)
+    best, results = choose_learning_rate(tried.__getitem__, ladder, start, entry["messages"][1])
     assert (best["learning_rate"], results) == (entry["learning_rate"], entry["tried"])
 
 
