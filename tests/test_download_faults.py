@@ -602,7 +602,8 @@ def test_the_copy_in_safetensors_format_needs_room_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------
 
 SETTING = f"""
-import sys, web_download
+import signal, sys, web_download
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has Ctrl-C turned off
 for name, value in {QUICK}.items():
     setattr(web_download, name, value)
 web_download.READ_TIMEOUT = 30
