@@ -246,6 +246,14 @@ def test_short_cut_gives_the_logits_of_the_plain_model(row):
         assert torch.allclose(logits[:, 0], pick_token(model(IDS), IDS, token), atol=1e-6)
 
 
+@pytest.mark.parametrize("token", ["first", "last real", "mean of real"])
+def test_short_cut_lets_any_token_see_the_future_without_the_mask(token):
+    model, _ = classifier_of("no-causal-mask")
+    with torch.no_grad():
+        logits = TokenClassifier(model, token)(IDS)[:, 0]
+        assert torch.allclose(logits, pick_token(model(IDS), IDS, token), atol=1e-6)
+
+
 @pytest.mark.parametrize("row", HERE)
 def test_short_cut_gives_the_gradients_of_the_plain_model(row):
     plain, token = classifier_of(row)
