@@ -62,6 +62,13 @@ def test_different_outputs_are_noticed(difference, agree, capsys):
     assert ("DIFFERENT" in capsys.readouterr().out) != agree
 
 
+@pytest.mark.parametrize("peak, verdict", [(1.2, "reached"), (1.21, "MISSED")])
+def test_missed_limit_of_memory_is_printed(peak, verdict, capsys):
+    row = {**measurement(), "peak_memory_gb": {"book": peak}, "peak_memory_limit_gb": {"book": 1.2}}
+    speed.print_measurement(row)
+    assert f"{peak:.2f} GB, at most 1.2 GB: {verdict}" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_quick_benchmark_compares_the_outputs_of_all_sides(run_python, tmp_path):
     process = run_python(ROOT / "benchmarks" / "speed.py", "--quick", "--output", tmp_path / "result.json")
@@ -108,6 +115,7 @@ def build(tmp_path):
 def result_on(device):
     machine = dict.fromkeys(("cpu", "threads", "system", "python", "torch", "transformers"), "some")
     row = {**measurement(1.2), "peak_memory_gb": {"book": 1.25}, "peak_memory_limit_gb": {"book": 1.2}}
+    row["seconds_to_prepare"] = {"book": 0.25}
     return {
         "machine": {**machine, "device": device, "dtype": "float32"},
         "setting": {"model": "gpt2-small (124M)"},
@@ -125,6 +133,7 @@ def test_page_shows_the_stored_numbers(build):
     text = " ".join(build({"benchmark.json": result_on("CPU")}).replace("|", " ").split())
     for part in ("1.20 s", "1.00 s", "logits: 1.0e-06", "median of 3 runs", "book 1.25 GB"):
         assert part in text
+    assert "not in the time: book 0.250 s" in text
     assert "missed" in text and "reached" not in text
 
 

@@ -18,12 +18,17 @@ from classification import (
     unfreeze_last_block,
 )
 from fast_paths import (
+    KeyValueCache,
     LastBlockClassifier,
+    PackedLinear,
     cached_loader,
+    can_pack,
     generate_text_cached,
     last_block_inputs,
     last_token_logits,
     load_mapped_model,
+    packed_for_inference,
+    read_tokens,
 )
 from gpt_download import download_and_load_gpt2
 from previous_chapters import (
@@ -212,6 +217,17 @@ def test_cached_generation_with_the_embedded_checkpoint(pretrained, tokenizer):
     assert torch.equal(generate_text_cached(pretrained, ids, 40, context_size=1024), expected)
 
 
+def test_empty_part_of_the_cache_is_not_read(model):
+    cache = KeyValueCache(model, batch_size=1, max_tokens=8)
+    for tensor in cache.keys + cache.values:
+        tensor.fill_(torch.nan)
+    ids = random_ids(1, 4)
+    with torch.no_grad():
+        read_tokens(model, ids[:, :3], cache)
+        logits = read_tokens(model, ids[:, 3:], cache)
+        torch.testing.assert_close(logits, model(ids)[:, -1, :], atol=1e-5, rtol=1e-5)
+
+
 def test_cached_generation_carries_no_gradient(model):
     assert not generate_text_cached(model, random_ids(1, 2), 2, 16).requires_grad
 
@@ -394,3 +410,90 @@ def test_messages_of_different_lengths_are_named(classifier):
     examples = [(random_ids(length), torch.tensor(0)) for length in (6, 5)]
     with pytest.raises(ValueError, match="different lengths: 6 and 5 tokens"):
         cached_loader(classifier, DataLoader(examples, batch_size=1), CPU)
+
+
+# ---------------------------------------------------------------------------------
+# Packed linear layers
+# ---------------------------------------------------------------------------------
+
+needs_onednn = pytest.mark.skipif(
+    not can_pack(torch.nn.Linear(2, 2)), reason="oneDNN's linear layers are for x86 processors with AVX"
+)
+
+
+@needs_onednn
+def test_every_linear_layer_is_packed(model):
+    packed = packed_for_inference(model)
+    kinds = [type(module) for module in packed.modules()]
+    assert torch.nn.Linear not in kinds
+    assert kinds.count(PackedLinear) == 6 * CONFIG["n_layers"] + 1
+
+
+def test_packed_model_gives_the_same_logits(model):
+    ids = random_ids(2, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(packed_for_inference(model)(ids), model(ids), atol=1e-5, rtol=1e-5)
+
+
+def test_packed_embedded_checkpoint_gives_the_same_logits(pretrained, sample_loaders):
+    ids, _ = next(iter(sample_loaders[1]))
+    with torch.no_grad():
+        logits = last_token_logits(packed_for_inference(pretrained), ids)
+        torch.testing.assert_close(logits, pretrained(ids)[:, -1, :], atol=1e-4, rtol=0)
+
+
+def test_packing_leaves_the_model_as_it_is(model):
+    before = copy.deepcopy(model.state_dict())
+    structure, training = str(model), model.train().training
+    packed_for_inference(model)
+    assert str(model) == structure and model.training == training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@needs_onednn
+def test_packed_layers_keep_the_weights_of_their_time(model):
+    ids = random_ids(2, 7)
+    packed = packed_for_inference(model)
+    with torch.no_grad():
+        expected = packed(ids)
+        for block in model.trf_blocks:
+            block.ff.layers[0].weight.mul_(2)
+            block.ff.layers[0].bias.mul_(2)
+        assert torch.equal(packed(ids), expected)
+        assert not torch.allclose(packed_for_inference(model)(ids), expected)
+
+
+@needs_onednn
+def test_gradient_through_a_packed_layer_raises(model):
+    with pytest.raises(RuntimeError, match=r"no gradient.*torch\.no_grad"):
+        packed_for_inference(model)(random_ids(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5)])
+def test_packed_model_generates_the_same_tokens(model, shape):
+    ids = random_ids(*shape)
+    expected = generate_text_simple(model, ids, 8, CONFIG["context_length"])
+    packed = packed_for_inference(model)
+    assert torch.equal(generate_text_cached(packed, ids, 8, CONFIG["context_length"]), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_data_types_are_not_packed(model, dtype):
+    model = model.to(dtype)
+    packed = packed_for_inference(model)
+    assert str(packed) == str(model)
+    with torch.no_grad():
+        assert torch.equal(packed(random_ids(1, 4)), model(random_ids(1, 4)))
+
+
+def test_layers_of_another_class_keep_their_own_forward(model):
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer = Doubled(CONFIG["emb_dim"], CONFIG["emb_dim"])
+    model.trf_blocks[0].att.out_proj = layer
+    ids = random_ids(1, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(packed_for_inference(model)(ids), model(ids), atol=1e-5, rtol=1e-5)

@@ -66,6 +66,13 @@ def memory(measurement):
     return "Peak memory: " + ", ".join(parts) + "." if parts else ""
 
 
+def preparation(measurement):
+    """What a side does once before the measured work, where it does."""
+    times = measurement.get("seconds_to_prepare", {})
+    parts = ", ".join(f"{side} {seconds(value)}" for side, value in times.items())
+    return f"Once before, not in the time: {parts}." if parts else ""
+
+
 def first_use(measurement):
     """Time until the model was used for the first time, where it was measured."""
     times = measurement.get("seconds_to_first_logits", {})
@@ -85,7 +92,8 @@ def lines_of(result):
     lines.append("")
     for measurement in result["measurements"]:
         runs = "one run" if measurement["repeats"] == 1 else f"median of {measurement['repeats']} runs"
-        details = " ".join(text for text in (memory(measurement), first_use(measurement)) if text)
+        parts = (memory(measurement), preparation(measurement), first_use(measurement))
+        details = " ".join(text for text in parts if text)
         lines.append(
             f"- **{measurement['name']}**: {measurement['work']}; {runs}. {details} "
             f"Largest differences between the outputs: {difference(measurement)}."
