@@ -34,7 +34,7 @@ from distributed import (
 )
 from downloads import atomic_file
 from edition import chosen_data, chosen_model
-from fast_paths import load_mapped_model
+from fast_paths import LastBlockClassifier, cached_loader, load_mapped_model
 from gpt_download import use_bundled_tokenizer_files
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
@@ -292,7 +292,7 @@ def fine_tuning_settings(name):
     return {"lr": learning_rate, "weight_decay": WEIGHT_DECAY}
 
 
-def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, models_dir="gpt2"):
+def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, models_dir="gpt2", cached=False):
     """Do what notebooks 01 to 08 do, with the same random draws: data, classifier, fine-tuning.
 
     Args:
@@ -302,19 +302,29 @@ def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, model
         num_epochs (int): passes over the training set.
         learning_rate (float): default: that of :func:`fine_tuning_settings`.
         models_dir (str or Path): folder for checkpoints.
+        cached (bool): compute the frozen blocks once for each message and keep the result in
+            memory, as notebook 11 does; the same weights up to rounding, sooner.
 
     Returns:
         tuple: ``(model, loaders, history)``: the fine-tuned classifier on the device; the
         training, validation and test loader; what :func:`train_classifier_simple` returns.
 
     Raises:
-        ValueError: if the longest message has more tokens than the model reads.
+        ValueError: if the longest message has more tokens than the model reads, or if several
+            processes shall train on cached activations.
     """
+    if cached and num_processes() > 1:
+        raise ValueError("Cached activations are for one process. Leave out either --cached or torchrun.")
     with one_after_the_first():
         _, loaders = load_messages(name, data_choice)
         model = build_classifier(name, models_dir).to(device)
     train_loader, val_loader, _ = loaders
     classifier = DistributedClassifier(model) if num_processes() > 1 else model
+    if cached:
+        train_loader, val_loader = (
+            cached_loader(model, loader, device) for loader in (train_loader, val_loader)
+        )
+        classifier = LastBlockClassifier(model)
     settings = fine_tuning_settings(name)
     if learning_rate is not None:
         settings["lr"] = learning_rate
@@ -597,14 +607,14 @@ def print_accuracies(model, loaders, device, num_batches=None):
         print(f"{set_name} accuracy: {accuracy * 100:.2f}%")
 
 
-def fine_tune_and_save(name, data_choice, device, num_epochs, learning_rate, output):
+def fine_tune_and_save(name, data_choice, device, num_epochs, learning_rate, output, cached=False):
     """Fine-tune, print the accuracies on the three whole sets, and save the classifier."""
     output = Path(output or default_classifier_path(name, data_choice))
     if output.is_dir():
         raise ValueError(f"{output} is a folder; --output names a file.")
     output.parent.mkdir(parents=True, exist_ok=True)  # an impossible place shows before the training
 
-    model, loaders, _ = fine_tune(name, data_choice, device, num_epochs, learning_rate)
+    model, loaders, _ = fine_tune(name, data_choice, device, num_epochs, learning_rate, cached=cached)
     if not is_first_process():
         return
     print("Accuracy on the whole sets:")
@@ -762,6 +772,13 @@ def make_parser():
         help=f"default: a file in the folder {CLASSIFIERS}, named after model and data; it is replaced",
     )
 
+    finetune.add_argument(
+        "--cached",
+        action="store_true",
+        help="compute the frozen blocks once for each message and keep the result in memory (notebook 11): "
+        "the same weights up to rounding, in less time",
+    )
+
     classify.add_argument("texts", nargs="*", metavar="TEXT", help="a message")
     classify.add_argument(
         "--file", help="a UTF-8 file with one message a line, blank lines skipped; - is the standard input"
@@ -793,7 +810,7 @@ def main():
         elif args.command == "finetune":
             with process_group(args.device) as device:
                 fine_tune_and_save(
-                    args.model, args.data, device, args.epochs, args.learning_rate, args.output
+                    args.model, args.data, device, args.epochs, args.learning_rate, args.output, args.cached
                 )
         else:
             texts = args.texts if args.file is None else read_messages(args.file)

@@ -690,18 +690,23 @@ def test_command_line_names_an_unknown_value_of_a_variable(
 # ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def finetuned(embedded_load, tmp_path_factory):
-    """What one epoch of ``finetune`` printed, and the folder where it ran."""
-    folder = tmp_path_factory.mktemp("finetuned")
-    (folder / "gpt2").symlink_to(embedded_load.models_dir)
-    arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu", "--epochs", "1"]
+def run_finetune(folder, models_dir, *more):
+    """Run one epoch of ``finetune`` in a folder; returns what it printed."""
+    (folder / "gpt2").symlink_to(models_dir)
+    arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu", "--epochs", "1", *more]
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["classification.py", "finetune", *arguments])
         classification.main()
-    return output.getvalue(), folder
+    return output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finetuned(embedded_load, tmp_path_factory):
+    """What one epoch of ``finetune`` printed, and the folder where it ran."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    return run_finetune(folder, embedded_load.models_dir), folder
 
 
 FINETUNED = r"""Ep 1 \(Step 000000\): Train loss .*, Val loss .*
@@ -728,6 +733,44 @@ def test_finetune_saves_the_classifier_that_it_measured(finetuned, sample_loader
     assert settings["max_length"] == sample_loaders[0].dataset.max_length and settings["threshold"] == 0.5
 
 
+def test_finetune_on_cached_activations_gives_the_same_in_less_work(
+    finetuned, embedded_load, sample_loaders, tmp_path, monkeypatch
+):
+    batches_read = []
+    monkeypatch.setattr(
+        classification.GPTModel, "forward", counted(classification.GPTModel.forward, batches_read)
+    )
+    printed = run_finetune(tmp_path, embedded_load.models_dir, "--cached")
+    assert len(batches_read) == sum(map(len, sample_loaders))  # at the end; no step of the training
+    assert re.sub(r"\d\.\d{3}", "", printed) == re.sub(r"\d\.\d{3}", "", finetuned[0])
+    losses, expected = (re.findall(r"\d\.\d{3}", text) for text in (printed, finetuned[0]))
+    assert [float(loss) for loss in losses] == pytest.approx([float(loss) for loss in expected], abs=0.002)
+
+    one, other = (
+        load_classifier(folder / "classifiers" / "gpt2-mini-10M-sample.safetensors")[0].state_dict()
+        for folder in (tmp_path, finetuned[1])
+    )
+    for name, value in one.items():
+        if not name.endswith("W_key.bias"):  # no output depends on it: notebook 11
+            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-4)
+
+
+def counted(function, calls):
+    """The function, noting its calls."""
+
+    def run(*args):
+        calls.append(args)
+        return function(*args)
+
+    return run
+
+
+def test_cached_activations_are_for_one_process(monkeypatch):
+    monkeypatch.setattr(classification, "num_processes", lambda: 2)
+    with pytest.raises(ValueError, match="for one process. Leave out either --cached or torchrun"):
+        fine_tune("gpt2-mini (10M)", "sample", CPU, cached=True)
+
+
 def test_default_name_tells_model_and_data():
     paths = {default_classifier_path(name, data) for name in MODEL_CONFIGS for data in ("uci", "sample")}
     assert len(paths) == 2 * len(MODEL_CONFIGS)
@@ -737,7 +780,7 @@ def test_default_name_tells_model_and_data():
 @pytest.mark.parametrize("output, message", [(".", "is a folder"), ("file/x.safetensors", "Error: .*file")])
 def test_impossible_output_is_named_before_training(command_line, tmp_path, monkeypatch, output, message):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(classification, "fine_tune", lambda *args: pytest.fail("It trained first."))
+    monkeypatch.setattr(classification, "fine_tune", lambda *args, **more: pytest.fail("It trained first."))
     with pytest.raises(SystemExit, match=message):
         command_line(
             "finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--output", tmp_path / output
