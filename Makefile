@@ -27,11 +27,13 @@ endif
 ifeq ($(CHECKPOINT),mini)
   export CHOOSE_DATA := sample
   NBVAL := --nbval
+  TEST_PROCESSES ?= 2
 else
   export CHOOSE_DATA := uci
   # The stored outputs are those of the embedded edition: run every cell, compare none of them
   # (the notebooks assert the published numbers themselves).
   NBVAL := --nbval-lax --nbval-cell-timeout=7200
+  TEST_PROCESSES ?= 1
 endif
 
 # No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)
@@ -78,8 +80,10 @@ book: $(BOOK_READY)
 pdf: book $(TEST_READY)
 	$(BIN)/python book/make_pdf.py
 
+# Whole files side by side, in processes that share the cores
+test: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() // $(TEST_PROCESSES)))")
 test: $(TEST_READY)
-	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile tests notebooks
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
