@@ -36,6 +36,10 @@ else
   TEST_PROCESSES ?= 1
 endif
 
+# PyTorch's threads wait for each other by turning in a loop. Where other programs want the same
+# cores, long turning takes many times the time; short turning costs nothing (GNU OpenMP, Linux).
+export GOMP_SPINCOUNT ?= 1000
+
 # No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)
 book: export TQDM_DISABLE := 1
 
@@ -83,7 +87,7 @@ pdf: book $(TEST_READY)
 # Whole files side by side, in processes that share the cores
 test: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() // $(TEST_PROCESSES)))")
 test: $(TEST_READY)
-	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile tests notebooks
+	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests notebooks
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

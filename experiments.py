@@ -86,6 +86,7 @@ EXPERIMENTS = {
     "lora": {"layers": "LoRA", "lora_rank": 8, "lora_alpha": 16, "lora_on": ["W_query", "W_value"]},
     "all-layers": {"layers": "all"},
     # where training starts
+    "random-last-block": {"values": "random"},
     "random-values": {"values": "random", "layers": "all"},
     # padding and mask
     "full-context": {"padding": "full context"},
@@ -147,7 +148,7 @@ def learning_rates(name):
     """
     base = fine_tuning_settings(name)["lr"]
     if name == "gpt2-mini (10M)":
-        return (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), base
+        return (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), base
     return (base,), base
 
 

@@ -22,8 +22,9 @@ output depends on it. Shapes in comments use the letters of
 
 Sources: Pope et al. (2022), *Efficiently Scaling Transformer Inference*, for the cache of
 keys and values; that frozen layers can be computed beforehand is how features of a
-pretrained network were used before fine-tuning (Donahue et al., 2014, *DeCAF*). Packed
-linear layers are how TorchInductor, PyTorch's compiler, runs frozen models on a CPU.
+pretrained network were used before fine-tuning (Donahue et al., 2014, *DeCAF*); packed
+linear layers, with the same operators, are in TorchInductor, PyTorch's compiler
+(``torch/_inductor/fx_passes/mkldnn_fusion.py``).
 """
 
 import copy
@@ -75,9 +76,9 @@ def load_mapped_model(name, models_dir="gpt2"):
 def can_pack(linear):
     """Whether :class:`PackedLinear` can stand for this layer: float32, on an x86 processor with AVX.
 
-    PyTorch brings two libraries for products of matrices on such processors: ``nn.Linear``
-    calls a BLAS (MKL), convolutions and compiled models call oneDNN. Both give the same
-    values up to rounding. For one row, as in text generation, ``nn.Linear`` uses one core.
+    PyTorch brings two libraries for products of float32 matrices on such processors:
+    ``nn.Linear`` calls a BLAS (MKL), convolutions call oneDNN. Both give the same values up to
+    rounding. For one row, as in text generation, ``nn.Linear`` uses one core.
     """
     return (
         type(linear) is nn.Linear

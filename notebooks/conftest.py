@@ -71,5 +71,8 @@ def sanitize(cell, value):
 
 
 def pytest_configure(config):
-    os.environ["TQDM_DISABLE"] = "1"  # stored outputs have no progress bars
     IPyNbCell.sanitize = sanitize
+
+
+def pytest_collection_finish(session):
+    os.environ["TQDM_DISABLE"] = "1"  # for the notebooks' kernels: stored outputs have no progress bars
