@@ -33,7 +33,7 @@ def description(result):
 
 def seconds(value):
     """A time with three significant digits, or a dash where the side does not take part."""
-    return "–" if value is None else f"{value:#.3g}".rstrip(".") + " s"
+    return "–" if value is None else f"{value:#.3g}".rstrip(".") + "\N{NO-BREAK SPACE}s"
 
 
 def ratio(measurement, side):
