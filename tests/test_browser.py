@@ -329,9 +329,12 @@ def test_keyboard_reaches_the_skip_link_and_the_search(window, web):
             break
     assert window.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     window.keyboard.press("Enter")
+    dialog = window.locator("#pst-search-dialog")
+    dialog.wait_for(state="visible")
     window.keyboard.type("freezing")
-    assert window.locator("#pst-search-dialog input").input_value() == "freezing"
+    assert dialog.locator("input").input_value() == "freezing"
     window.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
     skip.focus()
     window.keyboard.press("Enter")
-    assert window.url.endswith("#main-content")
+    window.wait_for_url("**/*#main-content")
