@@ -36,10 +36,6 @@ else
   TEST_PROCESSES ?= 1
 endif
 
-# PyTorch warns of Python 3.13.0 (and of no other version) whenever torch.compile is used; what a
-# notebook prints on stderr ends the build of the book.
-export PYTHONWARNINGS ?= ignore:Guards may run slower:RuntimeWarning
-
 # PyTorch's threads wait for each other by turning in a loop. Where other programs want the same
 # cores, long turning takes many times the time; short turning costs nothing (GNU OpenMP, Linux).
 export GOMP_SPINCOUNT ?= 1000
