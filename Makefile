@@ -40,7 +40,7 @@ endif
 # cores, long turning takes many times the time; short turning costs nothing (GNU OpenMP, Linux).
 export GOMP_SPINCOUNT ?= 1000
 
-# No progress bars on the pages. (notebooks/execute.py and notebooks/conftest.py set this themselves.)
+# No progress bars on the pages. (tools/execute.py and notebooks/conftest.py set this themselves.)
 book: export TQDM_DISABLE := 1
 
 BOOK_READY := .venv/book-ready
@@ -82,7 +82,7 @@ book: $(BOOK_READY)
 	@echo "The book is built. Open it: file:///$(CURDIR:/%=%)/_build/html/index.html"
 
 pdf: book $(TEST_READY)
-	$(BIN)/python book/make_pdf.py
+	$(BIN)/python tools/make_pdf.py
 
 # Whole files side by side, in processes that share the cores
 test: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() // $(TEST_PROCESSES)))")
@@ -94,13 +94,13 @@ lint: $(TEST_READY)
 	$(BIN)/ruff format --check .
 
 notebooks: $(BOOK_READY)
-	$(BIN)/python notebooks/execute.py
+	$(BIN)/python tools/execute.py
 
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/speed.py
 
 repository:
-	@$(PYTHON) notebooks/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
+	@$(PYTHON) tools/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
 
 lab: $(BOOK_READY)
 	$(BIN)/jupyter lab

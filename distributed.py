@@ -1,6 +1,6 @@
 """Fine-tuning in several processes, one for each GPU (or a few on one CPU).
 
-    torchrun --nproc-per-node 2 classification.py finetune ...
+    torchrun --nproc-per-node 2 text_classifier.py finetune ...
 
 starts the command in two processes. Each holds the whole model and computes its share of
 every batch; ``DistributedDataParallel`` brings the gradients together, so that all make the

@@ -2,22 +2,36 @@
 
 A file is fetched under a temporary name, checked, and only then put in its place: what
 stands under the final name is whole and verified. Where one source fails, the next is
-tried; where all fail, one error lists every address with its reason. ``web_download.py``
-fetches from one address and continues what was interrupted.
+tried; where all fail, one error lists every address with its reason.
+
+Until an answer begins, urllib3 repeats the request. Where an answer breaks off in its middle,
+what came is kept as ``NAME.part``, and the next request, in the same run or a later one, asks
+for the rest only (HTTP ``Range``), if the server still has the same content (``If-Range``).
 """
 
-import errno
-import hashlib
+import itertools
+import json
 import os
 import shutil
-import tempfile
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
 from filelock import FileLock, Timeout  # comes with PyTorch
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm  # tqdm.auto would ignore TQDM_DISABLE in a notebook
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.util import Retry
 
-from web_download import DiskFullError, Partial, download, require_space
+from files import is_disk_full, require_space
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 30  # seconds
+BACKOFF, MAX_WAIT = 0.5, 10  # seconds: the wait before a repetition doubles each time, up to MAX_WAIT
+TRIES = 4  # how often answers may break off in a row ...
+PROGRESS = 1 << 20  # ... without this many new bytes
+CHUNK = 1 << 16  # bytes
+BAR = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
 
 
 class DownloadError(OSError):
@@ -34,33 +48,6 @@ def join_source(base, *parts):
     if is_web_address(base):
         return "/".join([str(base).rstrip("/"), *parts])
     return str(Path(base, *parts))
-
-
-def sha256_of(path):
-    """Return the SHA-256 of a file as a hexadecimal str."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextmanager
-def atomic_file(target):
-    """Give a temporary path to write; it becomes ``target`` only if the block ends without an error.
-
-    Nothing half-written ever stands under the final name, and nothing is left behind.
-    """
-    target = Path(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        yield partial
-        os.chmod(partial, 0o644)  # mkstemp made it private to this user
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def fetch_file(target, sources, verify, way_on):
@@ -167,12 +154,6 @@ def identity(path):
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def is_disk_full(error):
-    """Whether an error says that the disk, or the user's share of it, is used up."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return isinstance(error, DiskFullError) or getattr(error, "errno", None) in full
-
-
 def reason_of(error):
     """The innermost reason of an error, without what the libraries wrap around it."""
     if isinstance(error, requests.HTTPError):
@@ -182,3 +163,157 @@ def reason_of(error):
     while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), Exception):
         error = inner
     return str(error)
+
+
+# ---------------------------------------------------------------------------------
+# From one web address, with as many requests as it takes
+# ---------------------------------------------------------------------------------
+
+
+class BrokenOffError(OSError):
+    """An answer ended before its end."""
+
+
+class Partial:
+    """The beginning of a file, ``NAME.part``, and a note of what it is the beginning of, ``NAME.part.json``.
+
+    The note holds the address, the length of the whole, and what the server calls this version
+    of the content, its ETag or its time of last change. Without a note nothing is continued.
+    """
+
+    def __init__(self, target):
+        self.path, self.note_path = Path(f"{target}.part"), Path(f"{target}.part.json")
+
+    def length(self):
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def read_note(self, address):
+        """The note as a dict, if there is something to continue from this address, else None."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = json.loads(self.note_path.read_text())
+            if note["address"] == address and note["version"] and 0 < self.length() <= note["size"]:
+                return note
+        return None
+
+    def begin(self, address, version, size):
+        """Start anew."""
+        self.remove()
+        self.path.touch()
+        if version and size:
+            self.note_path.write_text(json.dumps({"address": address, "version": version, "size": size}))
+
+    def remove(self):
+        self.note_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+class BoundedRetry(Retry):
+    """A server may ask to wait for a day (``Retry-After``); here nobody waits longer than ``MAX_WAIT``."""
+
+    def get_retry_after(self, response):
+        wait = super().get_retry_after(response)
+        return wait and min(wait, MAX_WAIT)
+
+
+def download(address, partial, name):
+    """Bring ``partial`` to its whole length.
+
+    Args:
+        address (str): where the file is.
+        partial (Partial): what is there of it; continued, or started anew.
+        name (str): the file's name, for the progress bar and messages.
+
+    Raises:
+        BrokenOffError: if answers broke off ``TRIES`` times in a row. ``partial`` keeps what came.
+        DiskFullError: if there is no room for it, before anything is written.
+        ValueError: if a web page came instead of the file.
+        requests.RequestException: if no answer came, or one that the file is not to be had.
+    """
+    statuses = (429, 500, 502, 503, 504)
+    retry = BoundedRetry(
+        3, connect=1, backoff_factor=BACKOFF, status_forcelist=statuses, raise_on_status=False
+    )
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=retry))
+        session.mount("https://", HTTPAdapter(max_retries=retry))
+        failures, best = 0, 0
+        while True:
+            try:
+                return receive(session, address, partial, name)
+            except BrokenOffError as error:
+                failures += 1
+                if partial.length() >= best + PROGRESS:
+                    failures, best = 0, partial.length()
+                if failures == TRIES:
+                    kept = "; what came is kept, run again to go on" if partial.read_note(address) else ""
+                    raise BrokenOffError(f"{error}, {TRIES} times in a row{kept}") from error
+                time.sleep(min(BACKOFF * 2**failures, MAX_WAIT))
+
+
+def receive(session, address, partial, name):
+    """Send one request and append what comes to ``partial``; ``BrokenOffError`` if that is not all."""
+    headers = {"Accept-Encoding": "identity"}  # lengths and positions are those of the file itself
+    note, have = partial.read_note(address), 0
+    if note:
+        have = partial.length()
+        if have == note["size"]:
+            return  # all had come, only the check is missing
+        headers |= {"Range": f"bytes={have}-", "If-Range": note["version"]}
+
+    timeout = (CONNECT_TIMEOUT, READ_TIMEOUT)
+    with session.get(address, headers=headers, stream=True, timeout=timeout) as response:
+        if have and response.status_code in (206, 416) and not is_the_rest(response, note, have):
+            partial.remove()  # the content is another one by now
+            return receive(session, address, partial, name)
+        response.raise_for_status()
+        if response.status_code != 206:
+            have = 0  # the server sends the whole, whatever was asked for
+        size = note["size"] if have else length_of(response)
+        require_space(partial.path.parent, (size or 0) - have, name)
+        try:
+            chunks = response.iter_content(CHUNK)
+            first = next(chunks, b"")
+            if not have:
+                if is_html(response, first):
+                    raise ValueError(
+                        f"an HTML page came instead of {name}, from {response.url} (often the login page of "
+                        "a network, or a page of a proxy). Open that address in a browser"
+                    )
+                partial.begin(address, version_of(response), size)
+            bar = tqdm(total=size, initial=have, desc=f"{name} (continued)" if have else name, **BAR)
+            with open(partial.path, "ab") as file, bar:
+                for chunk in itertools.chain([first], chunks):
+                    file.write(chunk)
+                    file.flush()  # a killed process loses nothing
+                    have += len(chunk)
+                    bar.update(len(chunk))
+        except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError) as error:
+            stalled = isinstance(next(iter(error.args), None), ReadTimeoutError)
+            what = f"nothing came for {READ_TIMEOUT} s" if stalled else "the connection was cut"
+            of_all = f" of {size:,}" if size is not None else ""
+            raise BrokenOffError(f"{what} after {have:,}{of_all} bytes") from error
+
+
+def is_the_rest(response, note, have):
+    """Whether an answer 206 is exactly what is missing, of the version that the note names."""
+    rest = f"bytes {have}-{note['size'] - 1}/{note['size']}"
+    return response.headers.get("Content-Range") == rest and version_of(response) in (None, note["version"])
+
+
+def version_of(response):
+    """What the server calls this version of the content, or None. A weak ETag, W/"...", does not serve."""
+    etag = response.headers.get("ETag", "W/")
+    return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+
+
+def length_of(response):
+    """Length of the whole file, or None where the server does not tell it."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+
+
+def is_html(response, first):
+    """Whether an answer is a web page. No file of this book begins with a tag."""
+    start = first.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    declared = "html" in response.headers.get("Content-Type", "")
+    return start.startswith((b"<!doctype html", b"<html")) or (declared and start.startswith(b"<"))

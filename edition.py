@@ -1,10 +1,84 @@
-"""Which edition of the book runs: the chosen model and messages.
+"""Which edition of the book runs: the model, the messages and the tokenizer, said once.
 
-The embedded edition (``make CHECKPOINT=mini``) needs no network; a notebook opened by
-hand uses what the variables say, else OpenAI's 124M checkpoint and the UCI data.
+The embedded edition (``make CHECKPOINT=mini``) needs no network. A notebook opened by hand
+uses what the variables ``CHOOSE_MODEL`` and ``CHOOSE_DATA`` say, else OpenAI's 124M
+checkpoint and the UCI data, as published.
+
+Importing this module makes ``tiktoken.get_encoding("gpt2")`` work without a network.
 """
 
+import contextlib
+import hashlib
 import os
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from files import atomic_file, sha256_of
+
+ROOT = Path(__file__).resolve().parent
+ASSETS = ROOT / "assets"
+MODELS_DIR = Path("gpt2")  # one folder of checkpoint files for each size
+PAD_TOKEN_ID = 50256  # <|endoftext|> fills short messages at their end
+WEIGHT_DECAY = 0.1  # of AdamW, as published
+SET_NAMES = ("training", "validation", "test")
+
+# ---------------------------------------------------------------------------------
+# Models
+# ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """One row of ``MODELS``."""
+
+    name: str  # as in MODEL_CONFIGS
+    size: str  # as download_and_load_gpt2 takes it
+    hugging_face_name: str = ""  # empty: not there
+    learning_rate: float = 5e-5  # of fine-tuning; published for OpenAI's checkpoints
+    data_file_bytes: int = 0  # of the largest file to download
+    sha256: dict = field(default_factory=dict)  # {file: hash}, where published
+
+
+SHA256_124M = {
+    "checkpoint": "dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "hparams.json": "d9d56e4121c427164e0c55c6f03c08e1daf9002b9b672825112d19097b680318",
+    "model.ckpt.data-00000-of-00001": "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118",
+    "model.ckpt.index": "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687",
+    "model.ckpt.meta": "4668c448fa11531fd6700460487f73e82d3272960cea942252f8744bf225c77b",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+}
+
+EMBEDDED = PretrainedModel("gpt2-mini (10M)", "10M", learning_rate=1e-3)  # notebook 08 shows why this rate
+MODELS = (
+    EMBEDDED,
+    PretrainedModel("gpt2-small (124M)", "124M", "gpt2", data_file_bytes=497_759_232, sha256=SHA256_124M),
+    PretrainedModel("gpt2-medium (355M)", "355M", "gpt2-medium", data_file_bytes=1_419_292_672),
+    PretrainedModel("gpt2-large (774M)", "774M", "gpt2-large", data_file_bytes=3_096_120_320),
+    PretrainedModel("gpt2-xl (1558M)", "1558M", "gpt2-xl", data_file_bytes=6_230_444_800),
+)
+
+
+def find_model(name_or_size):
+    """The row of ``MODELS`` with this name or size.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for model in MODELS:
+        if name_or_size in (model.name, model.size):
+            return model
+    raise ValueError(
+        f"Unknown model {name_or_size!r}. Choose one of: {', '.join(model.name for model in MODELS)}."
+    )
+
+
+# ---------------------------------------------------------------------------------
+# The choice
+# ---------------------------------------------------------------------------------
 
 
 def chosen_model():
@@ -15,3 +89,50 @@ def chosen_model():
 def chosen_data():
     """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``."""
     return os.environ.get("CHOOSE_DATA", "uci")
+
+
+def prepare():
+    """What the first cell of every notebook calls: say which edition of the book runs."""
+    # torch.compile warns of Python 3.13.0, and of no other version. It works there too.
+    warnings.filterwarnings("ignore", "Guards may run slower", RuntimeWarning)
+    print(f"Model: {chosen_model()}. Messages: {chosen_data()}.")
+
+
+# ---------------------------------------------------------------------------------
+# The tokenizer's files
+# ---------------------------------------------------------------------------------
+
+TOKENIZER_FILES = ("vocab.bpe", "encoder.json")
+TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+
+
+def provide_tokenizer_files():
+    """Put the tokenizer's two files where tiktoken looks for them, unless they are there.
+
+    tiktoken looks in the folder ``TIKTOKEN_CACHE_DIR`` for files named by the SHA-1 of their
+    address and checks their content itself; a wrong one it would download. The right ones
+    belong to the embedded checkpoint. Where the folder of the book is read-only, they go into
+    a folder for temporary files.
+    """
+    folders = [os.environ.get("TIKTOKEN_CACHE_DIR"), ROOT / ".cache" / "tiktoken"]
+    for folder in [Path(folder) for folder in folders if folder] + [None]:
+        folder = folder or Path(tempfile.mkdtemp(prefix="tiktoken-"))
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in TOKENIZER_FILES:
+                target = folder / hashlib.sha1(f"{TOKENIZER_URL}/{name}".encode()).hexdigest()
+                if not target.is_file() or sha256_of(target) != SHA256_124M[name]:
+                    with atomic_file(target) as partial:
+                        partial.write_bytes((ASSETS / EMBEDDED.size / name).read_bytes())
+            os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
+            return
+
+
+def get_tokenizer():
+    """GPT-2's tokenizer, a ``tiktoken.Encoding``."""
+    import tiktoken  # after the files are in place
+
+    return tiktoken.get_encoding("gpt2")
+
+
+provide_tokenizer_files()

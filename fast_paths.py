@@ -1,9 +1,7 @@
 """The same results, sooner: what a model need not compute, or need not compute twice.
 
-Five short cuts, none of which changes the model:
+Four short cuts, none of which changes the model:
 
-- Pretrained weights stand in a file as the model holds them: map the file
-  (:func:`load_mapped_model`).
 - A model that only answers needs no gradients: its linear layers can stand in memory as
   the processor reads them best (:func:`packed_for_inference`).
 - The last token is the only one whose logits count. Then the last block, the final norm
@@ -34,39 +32,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from gpt_download import download_and_load_gpt2
-from previous_chapters import FeedForward, model_config, model_from_weights
-
-# ---------------------------------------------------------------------------------
-# Loading
-# ---------------------------------------------------------------------------------
-
-
-def load_mapped_model(name, models_dir="gpt2"):
-    """Make a pretrained model whose weights are mapped from their file.
-
-    The same model as ``GPTModel`` and ``load_weights_into_gpt`` give, without random values
-    first and without a copy: the system reads values from the file when they are first used.
-    Training changes them in memory only, never in the file.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
-        models_dir (str or Path): folder for checkpoints.
-
-    Returns:
-        GPTModel: the language model, in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError, DownloadError: for an unknown name, and as ``download_and_load_gpt2``.
-    """
-    config = model_config(name)
-    model_size = name.split(" ")[-1].lstrip("(").rstrip(")")
-    _, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    # The output layer begins with the values of the embedding but is a parameter of its own:
-    # the file is mapped a second time for it.
-    _, params_again = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
-    return model_from_weights(config, params, out_head=params_again["wte"]).eval()
-
+from previous_chapters import FeedForward
 
 # ---------------------------------------------------------------------------------
 # Linear layers for inference

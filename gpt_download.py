@@ -12,21 +12,16 @@ github.com/openai/gpt-2); the nested ``params`` are those of Raschka (2024).
 import contextlib
 import json
 import os
-from hashlib import sha1
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from downloads import atomic_file, fetch_file, join_source, sha256_of
-from web_download import require_space
+from downloads import fetch_file, join_source
+from edition import ASSETS, EMBEDDED, MODELS, find_model
+from files import atomic_file, require_space, sha256_of
 
-ASSETS = Path(__file__).resolve().parent / "assets"
-
-# Where each size stands on Hugging Face; the embedded size stands in assets/ instead.
-HUGGING_FACE_NAMES = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
-EMBEDDED_SIZE = "10M"
-MODEL_SIZES = (EMBEDDED_SIZE, *HUGGING_FACE_NAMES)
+MODEL_SIZES = tuple(model.size for model in MODELS)
 
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2"
@@ -48,16 +43,6 @@ FILES = (
 
 INDEX_END = bytes.fromhex("57fb808b247547db")  # how each table file of TensorFlow ends
 
-SHA256_124M = {
-    "checkpoint": "dd1b025d2e155283f5e300ce95bf6d5b6bc0f7fe010db73daa6975eb896ab9cb",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "hparams.json": "d9d56e4121c427164e0c55c6f03c08e1daf9002b9b672825112d19097b680318",
-    DATA_FILE: "2060c885360cc0cf41d7a6dbc4d24b5127aae20260c8b5ae521b5a6578407118",
-    "model.ckpt.index": "71916f763f9746f9b2a06b12d91996cf1084ae008d0424543d39391c5f2dc687",
-    "model.ckpt.meta": "4668c448fa11531fd6700460487f73e82d3272960cea942252f8744bf225c77b",
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    SAFETENSORS_FILE: "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-}
 # Two more files stand beside the embedded checkpoint, made with it:
 SHA256_FILE = "sha256.json"  # the same table for its files
 TENSORS_FILE = "tensors.json"  # where each tensor stands in its data file
@@ -97,7 +82,7 @@ def download_and_load_gpt2(model_size, models_dir):
     if model_size not in MODEL_SIZES:
         raise ValueError(f"Unknown model size {model_size!r}. Choose one of: {', '.join(MODEL_SIZES)}.")
     folder = Path(models_dir) / model_size
-    if model_size == EMBEDDED_SIZE:
+    if model_size == EMBEDDED.size:
         remove_outdated_copy(folder)
 
     copy = folder / SAFETENSORS_FILE
@@ -105,7 +90,7 @@ def download_and_load_gpt2(model_size, models_dir):
         if tensorflow_works():
             fetch_checkpoint(model_size, folder)
             write_safetensors(copy, tensorflow_tensors(folder), source=folder / DATA_FILE)
-        elif model_size == EMBEDDED_SIZE:
+        elif model_size == EMBEDDED.size:
             fetch_checkpoint(model_size, folder)
             tensors = read_embedded_checkpoint(folder)
             write_safetensors(copy, tensors.items(), source=folder / DATA_FILE)
@@ -147,7 +132,7 @@ def provide_file(model_size, folder, name):
             verify_file(target, model_size, name, folder)
             return
         except ValueError as error:
-            if model_size != EMBEDDED_SIZE:
+            if model_size != EMBEDDED.size:
                 raise ValueError(
                     f"{target} is damaged or not the published file: {error}. Delete it and load again to "
                     "fetch it anew; GPT2_VERIFY=0 turns this check off."
@@ -168,34 +153,37 @@ def remove_outdated_copy(folder):
     (see :func:`copy_is_current`).
     """
     index = folder / INDEX_FILE
-    if index.exists() and sha256_of(index) != known_hashes(EMBEDDED_SIZE)[INDEX_FILE]:
+    if index.exists() and sha256_of(index) != known_hashes(EMBEDDED.size)[INDEX_FILE]:
         if os.environ.get("GPT2_VERIFY") != "0":
             (folder / SAFETENSORS_FILE).unlink(missing_ok=True)
 
 
 def sources_of(model_size, name):
     """Return the addresses of one file, best first."""
-    if model_size == EMBEDDED_SIZE:
+    if model_size == EMBEDDED.size:
         return [join_source(ASSETS, model_size, name)]
     mirror = os.environ.get("GPT2_MIRROR")
     sources = [join_source(mirror, model_size, name)] if mirror else []
     if name == SAFETENSORS_FILE:
-        return [*sources, f"{HUGGING_FACE_URL}/{HUGGING_FACE_NAMES[model_size]}/resolve/main/{name}"]
+        return [
+            *sources,
+            f"{HUGGING_FACE_URL}/{find_model(model_size).hugging_face_name}/resolve/main/{name}",
+        ]
     return [*sources, f"{OPENAI_URL}/{model_size}/{name}", f"{BACKUP_URL}/{model_size}/{name}"]
 
 
 def known_hashes(model_size):
     """Return {file name: SHA-256} of one size, empty where none is published."""
-    if model_size == EMBEDDED_SIZE:
-        return json.loads((ASSETS / EMBEDDED_SIZE / SHA256_FILE).read_text())
-    return SHA256_124M if model_size == "124M" else {}
+    if model_size == EMBEDDED.size:
+        return json.loads((ASSETS / EMBEDDED.size / SHA256_FILE).read_text())
+    return find_model(model_size).sha256
 
 
 def known_settings(model_size):
     """Return the content that ``hparams.json`` of one size must have."""
-    from previous_chapters import MODEL_CONFIGS, model_config  # imports PyTorch: only for this check
+    from previous_chapters import model_config  # imports PyTorch: only for this check
 
-    cfg = model_config(next(name for name in MODEL_CONFIGS if name.endswith(f"({model_size})")))
+    cfg = model_config(find_model(model_size).name)
     names = {"n_vocab": "vocab_size", "n_ctx": "context_length", "n_embd": "emb_dim"}
     names |= {"n_head": "n_heads", "n_layer": "n_layers"}
     return {theirs: cfg[ours] for theirs, ours in names.items()}
@@ -244,25 +232,6 @@ def verify_content(path, model_size, name, folder):
             raise ValueError(f"it has {size:,} bytes, expected {expected_size:,}, 4 for each parameter")
     elif name == SAFETENSORS_FILE:
         read_safetensors(path, read_settings(folder))
-
-
-def use_bundled_tokenizer_files():
-    """Let ``tiktoken.get_encoding("gpt2")`` work without a network.
-
-    tiktoken looks in the folder ``TIKTOKEN_CACHE_DIR`` for files named by the SHA-1 of their
-    address, and checks their content itself. The two files of GPT-2's tokenizer belong to
-    the embedded checkpoint; this puts them into such a folder and sets the variable. A
-    variable that is set already stays as it is.
-    """
-    if "TIKTOKEN_CACHE_DIR" in os.environ:
-        return
-    cache = Path(__file__).resolve().parent / ".cache" / "tiktoken"
-    for name in ("vocab.bpe", "encoder.json"):
-        address = f"https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{name}"
-        target = cache / sha1(address.encode()).hexdigest()
-        if not target.exists():
-            fetch_file(target, [ASSETS / EMBEDDED_SIZE / name], verify=lambda path: None, way_on="")
-    os.environ["TIKTOKEN_CACHE_DIR"] = str(cache)
 
 
 # ---------------------------------------------------------------------------------
@@ -438,7 +407,7 @@ def read_embedded_checkpoint(folder):
     path = Path(folder) / DATA_FILE
     data = path.read_bytes()
     flat, end = {}, 0
-    for name, tensor in json.loads((ASSETS / EMBEDDED_SIZE / TENSORS_FILE).read_text()).items():
+    for name, tensor in json.loads((ASSETS / EMBEDDED.size / TENSORS_FILE).read_text()).items():
         dtype, count = np.dtype(tensor["dtype"]), int(np.prod(tensor["shape"]))
         end = tensor["offset"] + count * dtype.itemsize
         if end > len(data):
@@ -448,34 +417,6 @@ def read_embedded_checkpoint(folder):
     if end != len(data):
         raise ValueError(f"{path} has {len(data):,} bytes, expected {end:,}. Delete it and load again.")
     return flat
-
-
-def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
-    """Write a checkpoint in OpenAI's layout: what ``read_tensorflow_checkpoint`` reads.
-
-    Args:
-        folder (str or Path): gets ``checkpoint hparams.json model.ckpt.*``.
-        settings (dict): as in ``hparams.json``.
-        flat (dict): {variable name: array}, names and shapes as :func:`expected_shapes`.
-        dtype: the type on disk, ``np.float32`` (OpenAI's) or ``np.float16`` (half the size).
-    """
-    tf = import_tensorflow().compat.v1
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_shapes({name: array.shape for name, array in flat.items()}, settings, folder)
-    with tf.Graph().as_default(), tf.Session() as session:
-        for name, array in flat.items():
-            value = array.astype(dtype)
-            if array.ndim == 2 and name not in ("wte", "wpe"):
-                value = value[None]  # OpenAI's matrices have a leading axis of 1
-            variable = tf.Variable(
-                tf.zeros(value.shape, value.dtype), name=f"model/{name}", use_resource=False
-            )
-            # fed at run time, so that the values do not also end up in the .meta file
-            placeholder = tf.placeholder(value.dtype, value.shape)
-            session.run(tf.assign(variable, placeholder), {placeholder: value})
-        tf.train.Saver().save(session, str(folder / "model.ckpt"))
-    (folder / "hparams.json").write_text(json.dumps(settings, indent=2))
 
 
 def write_safetensors(path, tensors, source):

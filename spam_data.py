@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from downloads import atomic_file, fetch_file, join_source, sha256_of
-from edition import chosen_data
+from downloads import fetch_file, join_source
+from edition import ASSETS, PAD_TOKEN_ID, chosen_data
+from files import atomic_file, sha256_of
 
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip"
@@ -27,7 +28,7 @@ ARCHIVE_NAME = "sms+spam+collection.zip"  # as SPAM_MIRROR holds it
 MEMBER = "SMSSpamCollection"  # the one file of the archive that the book reads
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 
-SAMPLE_FILE = Path(__file__).resolve().parent / "assets" / "sms_sample.tsv"
+SAMPLE_FILE = ASSETS / "sms_sample.tsv"
 UCI_FOLDER = Path("sms_spam_collection")
 DATA_CHOICES = ("uci", "sample")
 
@@ -212,7 +213,7 @@ class SpamDataset(Dataset):
         ValueError: if the file has no rows.
     """
 
-    def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):
+    def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=PAD_TOKEN_ID):
         # a message "NA" or "2026" is a text
         self.data = pd.read_csv(csv_file, keep_default_na=False, dtype={"Text": str})
         if len(self.data) == 0:

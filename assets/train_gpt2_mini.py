@@ -40,20 +40,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tiktoken  # noqa: E402
-
 from classification import load_pretrained_model  # noqa: E402
-from downloads import sha256_of  # noqa: E402
+from edition import get_tokenizer  # noqa: E402
+from files import sha256_of  # noqa: E402
 from gpt_download import (  # noqa: E402
     DATA_FILE,
     FILES,
     SHA256_FILE,
     TENSORS_FILE,
     import_tensorflow,
-    use_bundled_tokenizer_files,
-    write_tensorflow_checkpoint,
 )
 from previous_chapters import GPTModel, model_config  # noqa: E402
+from tools.checkpoints import write_tensorflow_checkpoint  # noqa: E402
 
 CONFIG = model_config("gpt2-mini (10M)")
 END_OF_TEXT = 50256
@@ -83,7 +81,7 @@ def clean(raw):
 
 def read_sources(folder):
     """Return {name: token IDs}, one entry a file, with <|endoftext|> before every chapter."""
-    tokenizer = tiktoken.get_encoding("gpt2")
+    tokenizer = get_tokenizer()
     sources = {}
     for path in tqdm(sorted(Path(folder).rglob("*.txt")), desc="tokenising", unit="file"):
         ids = []
@@ -309,7 +307,7 @@ def rows_for_all_tokens(rows, kept, column):
     rare tokens differ from each other as inputs. Such a row is a weighted mean of trained
     rows, therefore its logit never exceeds the largest of theirs: it never wins an argmax.
     """
-    tokenizer = tiktoken.get_encoding("gpt2")
+    tokenizer = get_tokenizer()
     row_of = {tokenizer.decode_single_token_bytes(token): row for row, token in enumerate(kept)}
     all_rows = rows[column.numpy()]  # rare tokens: the shared row
     for token in np.setdiff1d(np.arange(CONFIG["vocab_size"]), kept):
@@ -433,5 +431,4 @@ if __name__ == "__main__":
     p.add_argument("--limit", type=int, default=400_000, help="held-out tokens for the reported loss")
     p.set_defaults(function=export)
     args = parser.parse_args()
-    use_bundled_tokenizer_files()
     args.function(args)

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from classification import add_classification_head, freeze_all_layers, unfreeze_last_block  # noqa: E402
-from downloads import atomic_file  # noqa: E402
+from files import atomic_file  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config  # noqa: E402
 
 RESULTS = ROOT / "results" / "scale.json"

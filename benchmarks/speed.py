@@ -26,11 +26,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT)]
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from checkpoints import SETTINGS_124M, random_values, write_openai_folder  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from transformers import (  # noqa: E402
@@ -45,7 +44,6 @@ from classification import (  # noqa: E402
     load_pretrained_model,
     unfreeze_last_block,
 )
-from downloads import atomic_file  # noqa: E402
 from fast_paths import (  # noqa: E402
     LastBlockClassifier,
     cached_loader,
@@ -53,8 +51,10 @@ from fast_paths import (  # noqa: E402
     last_token_logits,
     packed_for_inference,
 )
+from files import atomic_file  # noqa: E402
 from gpt_download import SAFETENSORS_FILE, download_and_load_gpt2  # noqa: E402
 from previous_chapters import generate_text_simple, load_weights_into_gpt, model_config  # noqa: E402
+from tools.checkpoints import SETTINGS_124M, random_values, write_openai_folder  # noqa: E402
 
 SIDES = ("plain", "transformers", "book")
 FULL = {
@@ -552,8 +552,8 @@ def last_block_weights(side, model):
 
 LOAD_BOOK = """
 import sys
-from fast_paths import load_mapped_model
-model = logits_of = load_mapped_model(*sys.argv[1:])
+from classification import load_pretrained_model
+model = logits_of = load_pretrained_model(*sys.argv[1:])
 """
 
 LOAD_TRANSFORMERS = """

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiktoken
 import torch
-from checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
 
 import gpt_download
 from downloads import is_web_address
-from gpt_download import nest, use_bundled_tokenizer_files
+from edition import get_tokenizer
+from gpt_download import nest
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
+from tools.checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SPAM_MIRROR = os.environ.get("SPAM_MIRROR")  # the one variable of the caller that tests use: see uci_mirror
@@ -53,8 +53,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    use_bundled_tokenizer_files()
-    return tiktoken.get_encoding("gpt2")
+    return get_tokenizer()
 
 
 @pytest.fixture(scope="session")

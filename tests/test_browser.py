@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from built_book import HTML, NOTEBOOKS, PAGES, need_browser_and_pages
 
-from book.make_pdf import open_browser
+from tools.make_pdf import open_browser
 
 need_browser_and_pages()
 if version("sphinx-book-theme").startswith("1.1."):

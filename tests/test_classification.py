@@ -22,15 +22,11 @@ from classification import (
     calc_loss_batch,
     calc_loss_loader,
     classify_review,
-    default_classifier_path,
     evaluate_model,
-    fine_tune,
     fine_tuning_settings,
     freeze_all_layers,
     load_classifier,
     load_pretrained_model,
-    message_interface,
-    newest_classifier,
     save_classifier,
     spam_probabilities,
     train_classifier_simple,
@@ -38,6 +34,7 @@ from classification import (
 )
 from gpt_download import download_and_load_gpt2
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
+from text_classifier import default_classifier_path, fine_tune, message_interface, newest_classifier
 
 CPU = torch.device("cpu")
 CONFIG = {
@@ -629,11 +626,11 @@ def test_command_line_prints_six_results_for_the_sample(run_python, embedded_loa
 
 @pytest.fixture
 def command_line(monkeypatch, tmp_path):
-    """A function that does what ``python classification.py ...`` does, in an empty folder."""
+    """A function that does what ``python text_classifier.py ...`` does, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["classification.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["text_classifier.py", *map(str, arguments)])
         classification.main()
 
     return run
@@ -697,7 +694,7 @@ def run_finetune(folder, models_dir, *more):
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["classification.py", "finetune", *arguments])
+        patch.setattr(sys, "argv", ["text_classifier.py", "finetune", *arguments])
         classification.main()
     return output.getvalue()
 
@@ -903,7 +900,7 @@ def test_either_texts_or_a_file(classify, capsys, arguments):
 
 
 def test_without_a_classifier_the_command_that_makes_one_is_named(command_line):
-    with pytest.raises(SystemExit, match="no classifier .*python classification.py finetune"):
+    with pytest.raises(SystemExit, match="no classifier .*python text_classifier.py finetune"):
         command_line("classify", "Do you have time")
 
 

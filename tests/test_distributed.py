@@ -22,12 +22,10 @@ from safetensors.torch import save_file
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from classification import build_classifier, train_classifier_simple
 from distributed import *
-from gpt_download import use_bundled_tokenizer_files
 from spam_data import SAMPLE_FILE, create_spam_loaders
 
 models_dir, folder = sys.argv[1:]
 with process_group(torch.device("cpu")) as device:
-    use_bundled_tokenizer_files()
     train_loader, val_loader, _ = create_spam_loaders(tiktoken.get_encoding("gpt2"), SAMPLE_FILE)
     for loader, size in ((train_loader, 40), (val_loader, 13)):
         loader.dataset.data = loader.dataset.data[:size]

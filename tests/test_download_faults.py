@@ -25,14 +25,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checkpoints import TINY, flatten, random_values, write_hugging_face_file
 
+import downloads
 import gpt_download
 import spam_data
-import web_download
 from downloads import DownloadError, fetch_file
 from gpt_download import SAFETENSORS_FILE, download_and_load_gpt2
 from spam_data import ARCHIVE_NAME, download_and_unzip_spam_data
+from tools.checkpoints import TINY, flatten, random_values, write_hugging_face_file
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = b"<!DOCTYPE html>\n<html><body>Welcome. Please sign in to use this network.</body></html>"
@@ -149,13 +149,13 @@ def server():
 def quick(monkeypatch):
     """Nobody waits long in a test."""
     for name, value in QUICK.items():
-        monkeypatch.setattr(web_download, name, value)
+        monkeypatch.setattr(downloads, name, value)
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """For what stalls; elsewhere so short a time would be too short on a busy machine."""
-    monkeypatch.setattr(web_download, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(downloads, "READ_TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_after_a_cut_connection_only_the_rest_is_asked_for(case, server, version
 
 
 def test_a_connection_that_is_cut_again_and_again_makes_progress(case, server, monkeypatch):
-    monkeypatch.setattr(web_download, "PROGRESS", 1024)
+    monkeypatch.setattr(downloads, "PROGRESS", 1024)
     server.script[case.mirror] = [Answer(cut_after=2048) for _ in range(6)]  # more often than TRIES
     succeed(case)
     assert len(server.of(case.mirror)) >= 6
@@ -550,7 +550,7 @@ def small_disk(case, monkeypatch):
         def flush(self):
             self.file.flush()
 
-    monkeypatch.setattr(web_download, "open", lambda *args: SmallDisk(open(*args)), raising=False)
+    monkeypatch.setattr(downloads, "open", lambda *args: SmallDisk(open(*args)), raising=False)
     yield SimpleNamespace(make_room=lambda: setattr(limit, "bytes", 10**9))
 
 
@@ -608,11 +608,11 @@ def test_the_copy_in_safetensors_format_needs_room_too(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------
 
 SETTING = f"""
-import signal, sys, web_download
+import signal, sys, downloads
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has Ctrl-C turned off
 for name, value in {QUICK}.items():
-    setattr(web_download, name, value)
-web_download.READ_TIMEOUT = 30
+    setattr(downloads, name, value)
+downloads.READ_TIMEOUT = 30
 """
 LOAD_GPT2 = f"""{SETTING}
 import gpt_download

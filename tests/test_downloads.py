@@ -2,7 +2,7 @@
 
 import pytest
 
-import web_download
+import downloads
 from downloads import DownloadError, fetch_file, join_source
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
@@ -20,7 +20,7 @@ def accept_only_content(path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Nobody waits long in a test."""
-    monkeypatch.setattr(web_download, "BACKOFF", 0.01)
+    monkeypatch.setattr(downloads, "BACKOFF", 0.01)
 
 
 @pytest.fixture

@@ -9,27 +9,16 @@ import torch
 
 import experiments
 from classification import add_classification_head, calc_loss_batch, freeze_all_layers
+from edition import PAD_TOKEN_ID
 from experiments import (
     BASE,
     EXPERIMENTS,
-    PAD,
     PUBLISHED_KEYS,
     SEEDS,
-    LoRALinear,
-    TokenClassifier,
     accuracy_interval,
     best_on_validation,
-    build_model,
     choose_learning_rate,
-    count_frozen_blocks,
-    count_trainable,
-    create_loaders,
     load_results,
-    merge_lora,
-    pad,
-    pick_token,
-    random_model,
-    remove_causal_mask,
     results_table,
     run_majority,
     run_row,
@@ -38,11 +27,24 @@ from experiments import (
     settings_of,
     spam_margin,
     summarise,
-    unfreeze,
 )
 from previous_chapters import GPTModel
 from reference_results import RESULTS
 from spam_data import SAMPLE_FILE
+from variants import (
+    LoRALinear,
+    TokenClassifier,
+    build_model,
+    count_frozen_blocks,
+    count_trainable,
+    create_loaders,
+    merge_lora,
+    pad,
+    pick_token,
+    random_model,
+    remove_causal_mask,
+    unfreeze,
+)
 
 CPU = torch.device("cpu")
 EMBEDDED = "gpt2-mini (10M)"
@@ -59,7 +61,7 @@ FINE_TUNED = [row for row in EXPERIMENTS if settings_of(row)["method"] == "fine-
 HERE = [row for row in FINE_TUNED if "model" not in EXPERIMENTS[row]]  # rows of the chosen model
 BASELINES = [row for row in EXPERIMENTS if row not in FINE_TUNED]
 
-IDS = torch.tensor([[5, 6, 7, 8, PAD, PAD], [9, 10, 11, 12, 13, 14], [PAD] * 6])
+IDS = torch.tensor([[5, 6, 7, 8, PAD_TOKEN_ID, PAD_TOKEN_ID], [9, 10, 11, 12, 13, 14], [PAD_TOKEN_ID] * 6])
 
 
 def language_model(seed=1):
@@ -288,7 +290,7 @@ def test_frozen_blocks_read_each_message_once():
     [
         ("longest message", IDS[0].tolist()),
         ("none", [5, 6, 7, 8]),
-        ("full context", [5, 6, 7, 8] + 6 * [PAD]),
+        ("full context", [5, 6, 7, 8] + 6 * [PAD_TOKEN_ID]),
     ],
 )
 def test_message_is_padded(padding, expected):
@@ -296,7 +298,7 @@ def test_message_is_padded(padding, expected):
 
 
 def test_empty_message_without_padding_is_one_token():
-    assert pad(IDS[2], "none", 10).tolist() == [PAD]
+    assert pad(IDS[2], "none", 10).tolist() == [PAD_TOKEN_ID]
 
 
 def test_loaders_give_the_batches_of_notebook_01(tokenizer, sample_loaders):

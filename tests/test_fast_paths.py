@@ -26,7 +26,6 @@ from fast_paths import (
     generate_text_cached,
     last_block_inputs,
     last_token_logits,
-    load_mapped_model,
     packed_for_inference,
     read_tokens,
 )
@@ -99,7 +98,7 @@ def pretrained(embedded_load):
 
 def test_mapped_model_has_the_weights_that_loading_gives(embedded_load):
     name, models_dir = "gpt2-mini (10M)", embedded_load.models_dir
-    model, expected = load_mapped_model(name, models_dir), GPTModel(model_config(name))
+    model, expected = load_pretrained_model(name, models_dir), GPTModel(model_config(name))
     load_weights_into_gpt(expected, download_and_load_gpt2("10M", models_dir)[1])
     assert not model.training and str(model) == str(expected)
     for (name, found), other in zip(model.named_parameters(), expected.parameters()):
@@ -107,19 +106,19 @@ def test_mapped_model_has_the_weights_that_loading_gives(embedded_load):
 
 
 def test_training_a_mapped_model_changes_neither_its_file_nor_another_layer(embedded_load):
-    model = load_mapped_model("gpt2-mini (10M)", embedded_load.models_dir)
+    model = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
     with torch.no_grad():
         model.out_head.weight.zero_()
         model.trf_blocks[0].ff.layers[0].weight.zero_()
     assert model.tok_emb.weight.abs().sum() > 0
-    again = load_mapped_model("gpt2-mini (10M)", embedded_load.models_dir)
+    again = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
     assert again.out_head.weight.abs().sum() > 0
     assert again.trf_blocks[0].ff.layers[0].weight.abs().sum() > 0
 
 
 def test_mapped_model_draws_no_random_number(embedded_load):
     state = torch.get_rng_state()
-    load_mapped_model("gpt2-mini (10M)", embedded_load.models_dir)
+    load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -9,19 +9,9 @@ import weakref
 
 import numpy as np
 import pytest
-from checkpoints import (
-    SETTINGS_10M,
-    SETTINGS_124M,
-    TINY,
-    flatten,
-    hugging_face_names,
-    random_values,
-    settings_of,
-    write_hugging_face_file,
-    write_openai_folder,
-)
 from safetensors.numpy import load_file
 
+import edition
 import gpt_download
 from downloads import DownloadError
 from gpt_download import (
@@ -37,9 +27,19 @@ from gpt_download import (
     provide_file,
     read_settings,
     read_tensorflow_checkpoint,
-    use_bundled_tokenizer_files,
     write_safetensors,
     write_tensorflow_checkpoint,
+)
+from tools.checkpoints import (
+    SETTINGS_10M,
+    SETTINGS_124M,
+    TINY,
+    flatten,
+    hugging_face_names,
+    random_values,
+    settings_of,
+    write_hugging_face_file,
+    write_openai_folder,
 )
 
 
@@ -232,7 +232,7 @@ def test_tokenizer_needs_no_network(monkeypatch, run_python):
     monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
     code = (
         "import socket; del socket.getaddrinfo, socket.create_connection;"
-        "from gpt_download import use_bundled_tokenizer_files; use_bundled_tokenizer_files();"
+        "import gpt_download;"
         "import tiktoken; print(tiktoken.get_encoding('gpt2').encode('Every effort moves you'))"
     )
     assert run_python("-c", code).stdout == "[6109, 3626, 6100, 345]\n"
@@ -240,9 +240,9 @@ def test_tokenizer_needs_no_network(monkeypatch, run_python):
 
 def test_tokenizer_folder_that_is_set_already_stays(monkeypatch, tmp_path):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    use_bundled_tokenizer_files()
+    edition.provide_tokenizer_files()
     assert os.environ["TIKTOKEN_CACHE_DIR"] == str(tmp_path)
-    assert names_in(tmp_path) == []
+    assert len(names_in(tmp_path)) == 2  # the two files are put there
 
 
 # ---------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ def test_unknown_size_is_named(tmp_path):
 def test_unknown_size_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError):
         download_and_load_gpt2("125M", tmp_path)
-    assert names_in(tmp_path) == []
+    assert len(names_in(tmp_path)) == 2  # the two files are put there
 
 
 def test_missing_file_lists_each_address(monkeypatch, official_addresses, tiny_mirror, tmp_path):
@@ -564,7 +564,7 @@ def write_settings(folder, **changes):
 
 def test_wrong_hash_of_a_source_is_reported(official_addresses, tmp_path):
     official_addresses.files["/openai/124M/hparams.json"] = b"{}"
-    with pytest.raises(DownloadError, match=f"expected {gpt_download.SHA256_124M['hparams.json']}"):
+    with pytest.raises(DownloadError, match=f"expected {edition.SHA256_124M['hparams.json']}"):
         provide_file("124M", tmp_path, "hparams.json")
 
 

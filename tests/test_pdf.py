@@ -1,4 +1,4 @@
-"""The PDF of the whole book, printed from the built pages by book/make_pdf.py."""
+"""The PDF of the whole book, printed from the built pages by tools/make_pdf.py."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 from built_book import HTML, NOTEBOOKS, ROOT, need_browser_and_pages
 from pypdf import PdfReader
 
-from book.make_pdf import anchor, table_of_contents
+from tools.make_pdf import anchor, table_of_contents
 
 need_browser_and_pages()
 
@@ -17,7 +17,7 @@ CHAPTERS = [chapter for _, chapters in table_of_contents(HTML) for chapter in ch
 @pytest.fixture(scope="module")
 def pdf(tmp_path_factory):
     path = tmp_path_factory.mktemp("pdf") / "book.pdf"
-    subprocess.run([sys.executable, ROOT / "book/make_pdf.py", HTML, path], check=True, timeout=300)
+    subprocess.run([sys.executable, ROOT / "tools/make_pdf.py", HTML, path], check=True, timeout=300)
     assert [file.name for file in path.parent.iterdir()] == ["book.pdf"]
     return PdfReader(path)
 

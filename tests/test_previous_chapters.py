@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from checkpoints import SETTINGS_10M, TINY, random_values, settings_of
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt_download import nest
@@ -23,6 +22,7 @@ from previous_chapters import (
     text_to_token_ids,
     token_ids_to_text,
 )
+from tools.checkpoints import SETTINGS_10M, TINY, random_values, settings_of
 
 
 def config_of(settings):

@@ -12,12 +12,11 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from tools.set_repository import pages_address, set_repository, setting
+
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "https://github.com/some-one/spam.book"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-
-sys.path.insert(0, str(ROOT / "notebooks"))
-from set_repository import pages_address, set_repository, setting  # noqa: E402
 
 
 @pytest.fixture
@@ -171,7 +170,7 @@ def test_badges_lead_to_workflows_that_exist(book):
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_sets_keeps_refuses_and_removes_the_address(book):
     shutil.copy(ROOT / "Makefile", book)
-    shutil.copy(ROOT / "notebooks" / "set_repository.py", book / "notebooks")
+    shutil.copytree(ROOT / "tools", book / "tools")
 
     def make(*variables):
         python = f"PYTHON={Path(sys.executable).as_posix()}"

@@ -6,12 +6,13 @@ and nbval executes that whole. Here each notebook runs to its first steps with m
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from tools.set_repository import with_first_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -28,8 +29,6 @@ LEFT_OUT = (
 )
 EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample", "TQDM_DISABLE": "1"}
 
-sys.path.insert(0, str(ROOT / "notebooks"))
-from set_repository import with_first_cell  # noqa: E402
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 pytestmark = pytest.mark.slow
@@ -81,7 +80,7 @@ def test_notebook_fetches_the_book_on_colab(path, colab, repository, monkeypatch
         with_first_cell(path.read_text(encoding="utf-8"), repository.as_posix()), encoding="utf-8"
     )
     assert "gpt2-mini (10M)" in run(alone, colab, monkeypatch)
-    assert (colab / "book" / "notebook_setup.py").exists()
+    assert (colab / "book" / "edition.py").exists()
 
 
 def test_notebook_alone_says_what_is_missing(tmp_path, monkeypatch):

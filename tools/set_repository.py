@@ -22,12 +22,12 @@ ADDRESS = re.compile(r"(https://github\.com/[A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?"
 FIRST_CELL = """\
 # The same first cell in every notebook: go to the book's folder. On Colab, fetch the book first.
 import os, pathlib, sys; repository = "{address}"  # written by `make repository`
-if repository and "google.colab" in sys.modules and not os.path.exists("notebook_setup.py"):
+if repository and "google.colab" in sys.modules and not os.path.exists("edition.py"):
     os.system(f"git clone -q --depth 1 {{repository}} book; {{sys.executable}} -m pip install -q tiktoken safetensors")
     os.chdir("book" if os.path.isdir("book") else ".")
-root = next((p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "notebook_setup.py").exists()), None)
+root = next((p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "edition.py").exists()), None)
 assert root, f"The book's modules are not above {{os.getcwd()}}. Open the notebook from a copy of the whole book. On Colab it is fetched from: {{repository or 'no address is set'}}."
-os.chdir(root); sys.path.insert(0, str(root)); import notebook_setup; notebook_setup.prepare()"""  # noqa: E501
+os.chdir(root); sys.path.insert(0, str(root)); import edition; edition.prepare()"""  # noqa: E501
 
 BADGES = """\
 [![tests]({address}/actions/workflows/tests.yml/badge.svg)]({address}/actions/workflows/tests.yml)

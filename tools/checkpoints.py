@@ -1,9 +1,40 @@
-"""Checkpoints of random values, written in both layouts in which GPT-2 is published."""
+"""Write checkpoints in the layouts in which GPT-2 is published: real values, or random ones for tests."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from gpt_download import expected_shapes, write_tensorflow_checkpoint
+from gpt_download import check_shapes, expected_shapes, import_tensorflow
+
+
+def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
+    """Write a checkpoint in OpenAI's layout: what ``read_tensorflow_checkpoint`` reads.
+
+    Args:
+        folder (str or Path): gets ``checkpoint hparams.json model.ckpt.*``.
+        settings (dict): as in ``hparams.json``.
+        flat (dict): {variable name: array}, names and shapes as :func:`expected_shapes`.
+        dtype: the type on disk, ``np.float32`` (OpenAI's) or ``np.float16`` (half the size).
+    """
+    tf = import_tensorflow().compat.v1
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_shapes({name: array.shape for name, array in flat.items()}, settings, folder)
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, array in flat.items():
+            value = array.astype(dtype)
+            if array.ndim == 2 and name not in ("wte", "wpe"):
+                value = value[None]  # OpenAI's matrices have a leading axis of 1
+            variable = tf.Variable(
+                tf.zeros(value.shape, value.dtype), name=f"model/{name}", use_resource=False
+            )
+            # fed at run time, so that the values do not also end up in the .meta file
+            placeholder = tf.placeholder(value.dtype, value.shape)
+            session.run(tf.assign(variable, placeholder), {placeholder: value})
+        tf.train.Saver().save(session, str(folder / "model.ckpt"))
+    (folder / "hparams.json").write_text(json.dumps(settings, indent=2))
 
 
 def settings_of(n_embd, n_layer, n_head, n_vocab=50257, n_ctx=1024):

@@ -1,6 +1,6 @@
 """Execute notebooks from top to bottom and store them with their outputs.
 
-    python notebooks/execute.py [NOTEBOOK ...]      # default: all; `make notebooks` runs this
+    python tools/execute.py [NOTEBOOK ...]      # default: all; `make notebooks` runs this
 
 What is stored holds nothing that changes from run to run: no times, no progress bars, no kernel
 version, and each printed stream in one piece. A notebook that fails stays as it was.
@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},

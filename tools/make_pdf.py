@@ -1,6 +1,6 @@
 """The whole book as one PDF, printed from its built pages by a browser: `make pdf`.
 
-    python book/make_pdf.py [BUILT_PAGES [PDF]]     # default: _build/html _build/pdf/book.pdf
+    python tools/make_pdf.py [BUILT_PAGES [PDF]]     # default: _build/html _build/pdf/book.pdf
 
 The pages are put one after the other into one HTML file, in the order of the table of
 contents; links between them become links inside the PDF. The browser prints that file
