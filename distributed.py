@@ -17,6 +17,8 @@ import os
 import torch
 import torch.distributed as dist
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 # One process downloads the checkpoint while the others wait.
 PATIENCE = datetime.timedelta(hours=2)
 

@@ -18,6 +18,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 # ---------------------------------------------------------------------------------
 # Model sizes
 # ---------------------------------------------------------------------------------
