@@ -39,7 +39,7 @@ from classification import (
 from devices import choose_device, describe_machine, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model, get_tokenizer
 from files import atomic_file
-from gpt_download import DATA_FILE, SAFETENSORS_FILE
+from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
 from previous_chapters import MODEL_CONFIGS, model_config
 from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
 from variants import TokenClassifier, build_model, count_trainable, create_loaders
@@ -550,7 +550,8 @@ def results_table(results, name, data):
 def is_at_hand(name, models_dir=MODELS_DIR):
     """Whether the weights of a model are on this machine, so that a run needs no download."""
     folder = Path(models_dir) / find_model(name).size
-    return name == EMBEDDED.name or any((folder / file).exists() for file in (DATA_FILE, SAFETENSORS_FILE))
+    files = (DATA_FILE, SAFETENSORS_FILE, MAPPED_FILE)
+    return name == EMBEDDED.name or any((folder / file).exists() for file in files)
 
 
 def describe(row):
