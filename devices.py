@@ -25,13 +25,16 @@ def device_named(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a device such as cpu, cuda or mps") from error
 
 
-def describe_machine(device="cpu"):
-    """The processor that does the work and its threads, for the reader of measured times."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = platform.processor() or platform.machine()
+def cpu_name():
+    """The model of the processor; on Linux as the system names it."""
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return f"{model}, {torch.get_num_threads()} thread(s)"
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def describe_machine(device="cpu"):
+    """The device that does the work, a CPU with its threads, for the reader of measured times."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{cpu_name()}, {torch.get_num_threads()} thread(s)"

@@ -23,6 +23,8 @@ MODELS_DIR = Path("gpt2")  # one folder of checkpoint files for each size
 PAD_TOKEN_ID = 50256  # <|endoftext|> fills short messages at their end
 WEIGHT_DECAY = 0.1  # of AdamW, as published
 SET_NAMES = ("training", "validation", "test")
+DATA_CHOICES = ("uci", "sample")  # the SMS Spam Collection, and the messages written for this book
+UCI_FOLDER = Path("sms_spam_collection")
 
 # ---------------------------------------------------------------------------------
 # Models
@@ -82,20 +84,49 @@ def find_model(name_or_size):
 
 
 def chosen_model():
-    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M."""
-    return os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")
+    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M.
+
+    Raises:
+        ValueError: if the book has no such model.
+    """
+    return find_model(os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")).name
 
 
 def chosen_data():
-    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``."""
-    return os.environ.get("CHOOSE_DATA", "uci")
+    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``.
+
+    Raises:
+        ValueError: if the book has no such data set.
+    """
+    choice = os.environ.get("CHOOSE_DATA", "uci")
+    if choice not in DATA_CHOICES:
+        raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
+    return choice
 
 
 def prepare():
-    """What the first cell of every notebook calls: say which edition of the book runs."""
+    """What the first cell of every notebook calls: say which edition runs, before anything is fetched."""
     # torch.compile warns of Python 3.13.0, and of no other version. It works there too.
     warnings.filterwarnings("ignore", "Guards may run slower", RuntimeWarning)
     print(f"Model: {chosen_model()}. Messages: {chosen_data()}.")
+    if (chosen_model(), chosen_data()) == (EMBEDDED.name, "sample"):
+        return
+    print(f"Stored outputs: made with {EMBEDDED.name} and the sample. Yours will differ.")
+    print("To download: " + (" and ".join(missing_downloads()) or "nothing, all is here already") + ".")
+    print(
+        "To run the edition of the stored outputs, without a download, run this line, then this cell again:"
+    )
+    print(f'os.environ |= {{"CHOOSE_MODEL": "{EMBEDDED.name}", "CHOOSE_DATA": "sample"}}')
+
+
+def missing_downloads():
+    """What the chosen edition needs and this machine has not yet, with its size, as a list of str."""
+    model, missing = find_model(chosen_model()), []
+    if model is not EMBEDDED and not any((MODELS_DIR / model.size).glob("model*")):
+        missing.append(f"{model.name}, {model.data_file_bytes / 1e6:,.0f} MB")
+    if chosen_data() == "uci" and not any(UCI_FOLDER.glob("SMS*")):
+        missing.append("the SMS Spam Collection, 0.2 MB")
+    return missing
 
 
 # ---------------------------------------------------------------------------------

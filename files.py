@@ -48,3 +48,17 @@ def atomic_file(target):
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_together(contents):
+    """Give several files new contents, {path: bytes}: all of them, or after an error none."""
+    before = {path: Path(path).read_bytes() for path in contents}
+    try:
+        for path, content in contents.items():
+            with atomic_file(path) as partial:
+                partial.write_bytes(content)
+    except BaseException:
+        for path, content in before.items():
+            if Path(path).read_bytes() != content:
+                Path(path).write_bytes(content)
+        raise
