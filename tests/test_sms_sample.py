@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from spam_data import SAMPLE_FILE, create_balanced_dataset, random_split
-from tools.sample_card import CLASSES, RESULTS, facts, read_sample, words_of
+from tools.sample_card import CLASSES, RESULTS, ROOT, facts, read_sample, words_of
 
 # Ranges that the regulators of the UK (Ofcom) and North America (NANPA) keep for fiction
 FICTIONAL_NUMBER = re.compile(
@@ -125,3 +125,8 @@ def test_data_card_is_measured_on_this_file():
 def test_blind_readers_agree_with_the_labels():
     card = json.loads(RESULTS.read_text(encoding="utf-8"))["blind readings"]
     assert card["messages"] == 500 and card["kappa between readers"] > 0.95
+
+
+@pytest.mark.parametrize("name", ["README.md", "assets/README.md", "book/editions.md"])
+def test_documents_name_the_number_of_messages(name, df):
+    assert f"{len(df):,} invented messages" in (ROOT / name).read_text(encoding="utf-8")

@@ -200,8 +200,49 @@ def machine(models, about):
     ]
 
 
+# ---------------------------------------------------------------------------------
+# results/sms_sample.json: the messages written for this book
+# ---------------------------------------------------------------------------------
+
+
+def sample_patterns(card):
+    """Patterns and words that tell the classes apart, in percent of the messages of each class."""
+    rows = [[name, f"{share['ham']:.1f}", f"{share['spam']:.1f}"] for name, share in card["patterns"].items()]
+    for word, share in card["words"].items():
+        name = (
+            f"a number of {len(word)} digit{'s' * (len(word) > 1)}"
+            if set(word) == {"0"}
+            else f"the word `{word}`"
+        )
+        rows.append([name, f"{share['ham']:.1f}", f"{share['spam']:.1f}"])
+    return table(["what stands in the message", "% of ham", "% of spam"], rows)
+
+
+def sample_lengths(card):
+    rows = [
+        [name, f"{card['messages'][name]:,}", *map(str, card["quartiles of characters"][name])]
+        for name in ("ham", "spam")
+    ]
+    return table(["class", "messages", "a quarter is shorter than", "half", "three quarters"], rows)
+
+
+def sample_readers(card):
+    readings, rows = card["blind readings"], []
+    for reader in ("reader_a", "reader_b"):
+        one = readings[reader]
+        low, high = one["interval"]
+        right = f"{one['right']} of {readings['messages']} ({low} to {high} %)"
+        rows.append([reader[-1].upper(), right, f"{one['kappa with labels']:.2f}", str(one["not sure"])])
+    return table(["reader", "agrees with the label (95 % interval)", "Cohen's kappa", "not sure"], rows)
+
+
+SAMPLE = {
+    "sample-patterns": sample_patterns,
+    "sample-lengths": sample_lengths,
+    "sample-readers": sample_readers,
+}
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-TABLES = ["speed", *SCALE]
+TABLES = ["speed", *SCALE, *SAMPLE]
 
 
 class ResultTable(SphinxDirective):
@@ -214,6 +255,9 @@ class ResultTable(SphinxDirective):
             raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
         if name == "speed":
             return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
+        if name in SAMPLE:
+            card = json.loads((root / "results" / "sms_sample.json").read_text("utf-8"))
+            return self.parsed(SAMPLE[name](card), nodes.Element()).children
         results = json.loads((root / "results" / "scale.json").read_text("utf-8"))
         return self.parsed(SCALE[name](results["models"], results), nodes.Element()).children
 
