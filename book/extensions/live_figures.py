@@ -1,0 +1,128 @@
+"""The live figures: their scripts, the model's weights and the stored examples, put into the build.
+
+``book/live/`` holds the scripts. The build adds what can be computed from ``assets/``, so that
+nothing is kept twice: ``weights.js``, the checkpoint and the classifier in a form that a page
+loads when its reader types, and for each figure its example, computed here by PyTorch.
+"""
+
+import base64
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from classification import add_classification_head, load_pretrained_model, read_settings  # noqa: E402
+
+LIVE = ROOT / "book" / "live"
+CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
+CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
+VOCABULARY = ROOT / "assets" / "10M" / "vocab.bpe"
+ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
+
+
+# ---------------------------------------------------------------------------------
+# The model
+# ---------------------------------------------------------------------------------
+
+
+def read_classifier(path=CLASSIFIER):
+    """The tensors that fine-tuning changed, as {name: array}, and the settings of the classifier."""
+    with safe_open(path, framework="pt") as file:
+        settings = read_settings(file.metadata())
+        return {name: file.get_tensor(name).numpy() for name in file.keys()}, settings
+
+
+def language_model():
+    return load_pretrained_model(CHECKPOINT, ROOT / "gpt2")
+
+
+def untrained_classifier():
+    """The classifier before fine-tuning, as notebook 05 makes it: pretrained weights and a new head."""
+    model = language_model()
+    add_classification_head(model)
+    return model.eval()
+
+
+def finetuned_classifier(path=CLASSIFIER):
+    """The classifier after fine-tuning: the same, and what the file holds in its place."""
+    model = untrained_classifier()
+    changed, _ = read_classifier(path)
+    values = {name: torch.from_numpy(value.astype(np.float32)) for name, value in changed.items()}
+    left_over = model.load_state_dict(values, strict=False).unexpected_keys
+    if left_over:
+        raise ValueError(f"{path} has tensors that {CHECKPOINT} has not: {', '.join(left_over)}.")
+    return model
+
+
+# ---------------------------------------------------------------------------------
+# Weights for the page
+# ---------------------------------------------------------------------------------
+
+
+def by_rows(matrix):
+    """Round a matrix to 8 bits with one scale a row: ``(values, scales)``, int8 and float32."""
+    scales = np.maximum(np.abs(matrix).max(axis=1), 1e-12).astype(np.float32) / 127
+    return np.round(matrix / scales[:, None]).astype(np.int8), scales
+
+
+def pack_weights(rounded=True):
+    """All that the page needs, in one row of bytes.
+
+    Matrices that were pretrained have 8 bits and a scale a row, what fine-tuning changed the
+    float16 of its file, the rest float32. ``rounded=False`` keeps the pretrained matrices in
+    float32, so that a test can tell a mistake from rounding.
+
+    Returns:
+        tuple: ``(header, data)``: where each tensor stands, and the bytes.
+    """
+    model = untrained_classifier()
+    cfg = {
+        "vocab_size": model.tok_emb.num_embeddings,
+        "context_length": model.pos_emb.num_embeddings,
+        "emb_dim": model.tok_emb.embedding_dim,
+        "n_heads": model.trf_blocks[0].att.num_heads,
+        "n_layers": len(model.trf_blocks),
+    }
+    changed, settings = read_classifier()
+    arrays = {
+        f"untrained.{name}" if name.startswith("out_head") else name: parameter.detach().numpy()
+        for name, parameter in model.named_parameters()
+    }
+    arrays |= {f"classifier.{name}": value for name, value in changed.items()}
+
+    header = {"config": cfg, "settings": settings, "tensors": {}}
+    parts, end = [], 0
+
+    def place(array):
+        nonlocal end
+        start = -(-end // 4) * 4  # floats begin at a multiple of four bytes
+        parts.extend([bytes(start - end), np.ascontiguousarray(array).tobytes()])
+        end = start + array.nbytes
+        return start
+
+    for name, array in arrays.items():
+        entry = header["tensors"][name] = {"shape": list(array.shape)}
+        if rounded and array.ndim == 2 and not name.startswith(("classifier.", "untrained.")):
+            array, scales = by_rows(array)
+            entry["scales"] = place(scales)
+        entry |= {"dtype": array.dtype.name, "offset": place(array)}
+    vocabulary = np.frombuffer(VOCABULARY.read_bytes(), np.uint8)
+    header["vocab"] = {"offset": place(vocabulary), "length": vocabulary.nbytes}
+    return header, b"".join(parts)
+
+
+def engine_source():
+    return "\n".join((LIVE / name).read_text("utf-8") for name in ENGINE)
+
+
+def weights_script(header, data):
+    """The script that a page appends: the engine's source, the header, and the bytes in base64."""
+    content = {"engine": engine_source(), "header": header}
+    packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
+    return f'Live.receive({json.dumps(content)[:-1]}, "data": "{packed}"}});\n'

@@ -1,0 +1,110 @@
+// The engine's side: a worker holds the model, so that the page stays free to scroll and draw.
+// The page sends { id, ask, args }; back come { id, answer } or { id, error }.
+
+let tokenizer, gpt2;
+
+async function gunzip(bytes) {
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+function fromBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+// Probabilities of the next token: softmax of logits / temperature over the topK largest of them (0: all).
+// Temperature 0 is greedy: all probability is with the largest.
+function nextProbabilities(logits, { temperature = 1, topK = 0 } = {}) {
+  const probabilities = new Float32Array(logits.length);
+  const largest = logits.reduce((a, b) => Math.max(a, b));
+  if (temperature === 0) topK = 1;
+  const lowest = topK ? Float32Array.from(logits).sort()[Math.max(0, logits.length - topK)] : -Infinity;
+  let total = 0;
+  logits.forEach((logit, v) => {
+    if (logit >= lowest) total += probabilities[v] = Math.exp((logit - largest) / (temperature || 1));
+  });
+  return probabilities.map((p) => p / total);
+}
+
+// Draw a token: random is a number from 0 to 1.
+function draw(probabilities, random) {
+  let token = 0;
+  for (let sum = probabilities[0]; sum <= random && token < probabilities.length - 1;) sum += probabilities[++token];
+  while (probabilities[token] === 0 && token > 0) token -= 1; // rounding at the very end
+  return token;
+}
+
+const softmax = (logits) => {
+  const largest = Math.max(...logits), odds = Array.from(logits, (logit) => Math.exp(logit - largest));
+  return odds.map((o) => o / odds.reduce((a, b) => a + b));
+};
+
+// Token IDs with the text of each token; a token that is part of a character shows its bytes.
+const named = (ids) => ids.map((id) => ({ id, text: tokenizer.decode([id]) }));
+
+const answers = {
+  // Weights as base64 text, or as the bytes that an earlier visit kept. The bytes go back, to be kept.
+  async load({ header, data }) {
+    const packed = typeof data === "string" ? fromBase64(data) : data;
+    const buffer = await gunzip(packed);
+    const { offset, length } = header.vocab;
+    tokenizer = new Tokenizer(new TextDecoder().decode(new Uint8Array(buffer, offset, length)));
+    gpt2 = new GPT2(header, buffer);
+    return typeof data === "string" ? packed : null;
+  },
+
+  tokens: (text) => named(tokenizer.encode(text)),
+
+  // Logits and probability of spam before and after fine-tuning.
+  classify(text) {
+    const ids = tokenizer.encode(text), { before, after } = gpt2.classify(gpt2.pad(ids));
+    const read = ids.slice(0, gpt2.settings.max_length);
+    return {
+      tokens: named(read), total: ids.length, before: Array.from(before), after: Array.from(after),
+      spamBefore: softmax(before)[1], spam: softmax(after)[1],
+    };
+  },
+
+  // Log-odds of spam without token i. Asked for i from the last token to the first, one call costs only
+  // what stands behind the gap: the mask keeps keys and values of all tokens before it as they were.
+  without({ ids, i }) {
+    const [ham, spam] = gpt2.classify(gpt2.pad(ids.filter((_, j) => j !== i)), Math.min(i, gpt2.settings.max_length - 1)).after;
+    return spam - ham;
+  },
+
+  look({ text, finetuned, padded }) {
+    let ids = tokenizer.encode(text).slice(0, gpt2.settings.max_length);
+    if (!ids.length || padded) ids = gpt2.pad(ids);
+    const { blocks, logits } = gpt2.look(ids, finetuned);
+    return { tokens: named(ids), blocks, logits, heads: gpt2.n_heads };
+  },
+
+  // The most probable next tokens, and one that is drawn.
+  next({ ids, text, temperature, topK, random, show }) {
+    ids ??= tokenizer.encode(text, true);
+    if (!ids.length) ids = [tokenizer.endOfText];
+    const window = ids.slice(-gpt2.context_length), cached = answers.last ?? [];
+    const grown = cached.length < window.length && cached.every((id, i) => id === window[i]);
+    const logits = gpt2.nextLogits(window, grown ? cached.length : 0);
+    answers.last = window;
+    const probabilities = nextProbabilities(logits, { temperature, topK });
+    const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]).slice(0, show);
+    return {
+      ids, tokens: named(ids), drawn: draw(probabilities, random),
+      bars: order.map((id) => ({ id, text: tokenizer.decode([id]), probability: probabilities[id], logit: logits[id] })),
+      all: softmax(logits)[order[0]],
+    };
+  },
+};
+
+if (typeof self !== "undefined") self.onmessage = async ({ data: { id, ask, args } }) => {
+  try {
+    const answer = await answers[ask](args);
+    if (ask !== "next") answers.last = null; // other calls use the cache of keys and values too
+    self.postMessage({ id, answer });
+  } catch (error) {
+    self.postMessage({ id, error: String(error?.message ?? error) });
+  }
+};
+
+if (typeof module !== "undefined") module.exports = { nextProbabilities, draw };
