@@ -7,22 +7,27 @@ loads when its reader types, and for each figure its example, computed here by P
 
 import base64
 import gzip
+import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import tiktoken
 import torch
 from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from classification import add_classification_head, load_pretrained_model, read_settings  # noqa: E402
+from gpt_download import use_bundled_tokenizer_files  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
 CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
 CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
-VOCABULARY = ROOT / "assets" / "10M" / "vocab.bpe"
+CHECKPOINT_FOLDER = "10M"
+VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
 
 
@@ -126,3 +131,112 @@ def weights_script(header, data):
     content = {"engine": engine_source(), "header": header}
     packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
     return f'Live.receive({json.dumps(content)[:-1]}, "data": "{packed}"}});\n'
+
+
+# ---------------------------------------------------------------------------------
+# Examples: what a figure shows before the model is loaded, computed by PyTorch
+# ---------------------------------------------------------------------------------
+
+MESSAGES = [
+    "Congratulations! You have won a 500 pound voucher. To claim, call 0906 555 0123 now, code P41",
+    "Running late, the bus broke down again. Start without me, I'll bring the cake at eight",
+    "Your bank card ends today. Confirm your details at http://card-check.example to keep using it",
+]
+
+
+def gpt2_tokenizer():
+    use_bundled_tokenizer_files()
+    return tiktoken.get_encoding("gpt2")
+
+
+def named(ids, tokenizer):
+    """Token IDs with the text of each token, as the page has them."""
+    return [{"id": token_id, "text": tokenizer.decode([token_id])} for token_id in ids]
+
+
+def short(numbers, digits=4):
+    """Numbers of a tensor for a page, in a few digits."""
+    return json.loads(json.dumps(numbers.tolist()), parse_float=lambda text: round(float(text), digits))
+
+
+@torch.no_grad()
+def example_classifier(models):
+    tokenizer, settings = models["tokenizer"], models["settings"]
+    max_length = settings["max_length"]
+
+    def logits(model, rows):
+        rows = [ids[:max_length] + [50256] * (max_length - len(ids)) for ids in rows]
+        return model(torch.tensor(rows))[:, -1, :]  # (B, 2)
+
+    messages = []
+    for text in MESSAGES:
+        ids = tokenizer.encode(text, disallowed_special=())
+        without = [ids[:i] + ids[i + 1 :] for i in range(len(ids))]
+        before = logits(models["untrained"], [ids])
+        after = logits(models["finetuned"], [ids, *without])
+        odds = after[:, 1] - after[:, 0]
+        messages.append(
+            {
+                "text": text,
+                "tokens": named(ids, tokenizer),
+                "total": len(ids),
+                "spamBefore": short(before.softmax(-1)[0, 1], 6),
+                "spam": short(after.softmax(-1)[0, 1], 6),
+                "effects": short(odds[0] - odds[1:]),
+            }
+        )
+    return {"messages": messages}
+
+
+EXAMPLES = {"classifier": example_classifier}
+
+
+# ---------------------------------------------------------------------------------
+# Files of the build
+# ---------------------------------------------------------------------------------
+
+
+def version_of_inputs():
+    """A hash of all that the generated files are made from."""
+    digest = hashlib.sha256()
+    paths = [CLASSIFIER, *sorted((ROOT / "assets" / CHECKPOINT_FOLDER).iterdir()), Path(__file__)]
+    paths += sorted(LIVE.iterdir()) + sorted(ROOT.glob("*.py")) + sorted((ROOT / "results").glob("*.json"))
+    for path in paths:
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_live_files(folder):
+    """Write scripts, weights and examples into a folder, unless they are there and current."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp, version = folder / "version.txt", version_of_inputs()
+    if stamp.is_file() and stamp.read_text() == version:
+        return
+    stamp.unlink(missing_ok=True)
+    for path in [*LIVE.glob("*.js"), *LIVE.glob("*.css")]:
+        if path.name not in ENGINE:
+            shutil.copyfile(path, folder / path.name)
+    header, data = pack_weights()
+    script = weights_script(header, data)
+    (folder / "weights.js").write_text(script, "utf-8")
+    models = {
+        "tokenizer": gpt2_tokenizer(),
+        "settings": header["settings"],
+        "language": language_model(),
+        "untrained": untrained_classifier(),
+        "finetuned": finetuned_classifier(),
+    }
+    build = {
+        "version": hashlib.sha256(script.encode()).hexdigest()[:16],
+        "bytes": len(script.encode()),
+        "model": CHECKPOINT,
+        "config": header["config"],
+        "settings": header["settings"],
+    }
+    (folder / "build.js").write_text(f"Live.build({json.dumps(build)});\n", "utf-8")
+    for name, make in EXAMPLES.items():
+        content = json.dumps(make(models), ensure_ascii=False, separators=(",", ":"))
+        (folder / f"example_{name}.js").write_text(f'Live.example("{name}", {content});\n', "utf-8")
+    stamp.write_text(version)

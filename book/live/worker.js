@@ -2,6 +2,20 @@
 // The page sends { id, ask, args }; back come { id, answer } or { id, error }.
 
 let tokenizer, gpt2;
+let cached = null; // what the last call left in the model's cache of keys and values: { kind, ids }
+
+// How many tokens from the start on need not be computed again: the mask keeps what comes later from them.
+function known(kind, ids) {
+  let n = 0;
+  while (cached?.kind === kind && n < ids.length - 1 && ids[n] === cached.ids[n]) n += 1;
+  cached = { kind, ids };
+  return n;
+}
+
+function classifyIds(ids) {
+  const padded = gpt2.pad(ids);
+  return gpt2.classify(padded, known("classify", padded));
+}
 
 async function gunzip(bytes) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
@@ -57,18 +71,17 @@ const answers = {
 
   // Logits and probability of spam before and after fine-tuning.
   classify(text) {
-    const ids = tokenizer.encode(text), { before, after } = gpt2.classify(gpt2.pad(ids));
-    const read = ids.slice(0, gpt2.settings.max_length);
+    const ids = tokenizer.encode(text), { before, after } = classifyIds(ids);
     return {
-      tokens: named(read), total: ids.length, before: Array.from(before), after: Array.from(after),
-      spamBefore: softmax(before)[1], spam: softmax(after)[1],
+      ids, tokens: named(ids.slice(0, gpt2.settings.max_length)), total: ids.length,
+      before: Array.from(before), after: Array.from(after), spamBefore: softmax(before)[1], spam: softmax(after)[1],
     };
   },
 
-  // Log-odds of spam without token i. Asked for i from the last token to the first, one call costs only
-  // what stands behind the gap: the mask keeps keys and values of all tokens before it as they were.
+  // Log-odds of spam without token i. Asked for i from the last token to the first, a call costs only what
+  // stands behind the gap.
   without({ ids, i }) {
-    const [ham, spam] = gpt2.classify(gpt2.pad(ids.filter((_, j) => j !== i)), Math.min(i, gpt2.settings.max_length - 1)).after;
+    const [ham, spam] = classifyIds(ids.filter((_, j) => j !== i)).after;
     return spam - ham;
   },
 
@@ -76,6 +89,7 @@ const answers = {
     let ids = tokenizer.encode(text).slice(0, gpt2.settings.max_length);
     if (!ids.length || padded) ids = gpt2.pad(ids);
     const { blocks, logits } = gpt2.look(ids, finetuned);
+    cached = null;
     return { tokens: named(ids), blocks, logits, heads: gpt2.n_heads };
   },
 
@@ -83,10 +97,8 @@ const answers = {
   next({ ids, text, temperature, topK, random, show }) {
     ids ??= tokenizer.encode(text, true);
     if (!ids.length) ids = [tokenizer.endOfText];
-    const window = ids.slice(-gpt2.context_length), cached = answers.last ?? [];
-    const grown = cached.length < window.length && cached.every((id, i) => id === window[i]);
-    const logits = gpt2.nextLogits(window, grown ? cached.length : 0);
-    answers.last = window;
+    const window = ids.slice(-gpt2.context_length);
+    const logits = gpt2.nextLogits(window, known("next", window));
     const probabilities = nextProbabilities(logits, { temperature, topK });
     const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]).slice(0, show);
     return {
@@ -100,7 +112,6 @@ const answers = {
 if (typeof self !== "undefined") self.onmessage = async ({ data: { id, ask, args } }) => {
   try {
     const answer = await answers[ask](args);
-    if (ask !== "next") answers.last = null; // other calls use the cache of keys and values too
     self.postMessage({ id, answer });
   } catch (error) {
     self.postMessage({ id, error: String(error?.message ?? error) });
