@@ -9,6 +9,8 @@ import base64
 import gzip
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,11 +18,16 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 import torch
+from docutils import nodes
+from docutils.parsers.rst import directives
 from safetensors import safe_open
+from sphinx.transforms import SphinxTransform
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from classification import add_classification_head, load_pretrained_model, read_settings  # noqa: E402
+from figures import Figure  # noqa: E402
 from gpt_download import use_bundled_tokenizer_files  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
@@ -240,3 +247,96 @@ def write_live_files(folder):
         content = json.dumps(make(models), ensure_ascii=False, separators=(",", ":"))
         (folder / f"example_{name}.js").write_text(f'Live.example("{name}", {content});\n', "utf-8")
     stamp.write_text(version)
+
+
+# ---------------------------------------------------------------------------------
+# Figures on the pages
+# ---------------------------------------------------------------------------------
+
+SHOWN = re.compile(r"^(show_live|show_figure)\(\s*[\"'](\w+)[\"']\s*\)\s*;?\s*$", re.MULTILINE)
+
+
+class live_node(nodes.General, nodes.Element):
+    """The root of a live figure; inside it, until its script has run, a picture of it."""
+
+
+def visit_live(self, node):
+    self.body.append(f'<div class="live-figure" data-live="{node["name"]}">')
+
+
+def depart_live(self, node):
+    self.body.append("</div>\n")
+
+
+def figure_node(document, name, live, label=None):
+    """A numbered figure with its caption; references find it by its label."""
+    figure = Figure(name, live)
+    source = Path(document.settings.env.doc2path(document.settings.env.docname))
+    image = nodes.image("", uri=Path(os.path.relpath(figure.path, source.parent)).as_posix(), alt=figure.alt)
+    result = nodes.figure("", live_node("", image, name=name) if live else image)
+    result += nodes.caption("", figure.caption)
+    if label:
+        result["names"].append(label)
+        document.note_explicit_target(result, result)
+    else:
+        result["ids"].append(f"figure-{name}")
+    return result
+
+
+class LiveFigure(SphinxDirective):
+    """``{live-figure} NAME`` in a page of prose; with ``:name:``, references find it."""
+
+    required_arguments = 1
+    option_spec = {"name": directives.unchanged}
+
+    def run(self):
+        try:
+            return [figure_node(self.state.document, self.arguments[0], True, self.options.get("name"))]
+        except ValueError as error:
+            raise self.error(str(error)) from error
+
+
+class FiguresOfCells(SphinxTransform):
+    """A cell that ends with ``show_live("NAME")`` or ``show_figure("NAME")`` becomes the figure itself."""
+
+    default_priority = 400  # before Sphinx numbers figures and collects images
+
+    def apply(self, **kwargs):
+        for cell in list(self.document.findall(nodes.container)):
+            if cell.get("nb_element") != "cell_code":
+                continue
+            code = next((block.astext() for block in cell.findall(nodes.literal_block)), "")
+            if shown := SHOWN.search(code):
+                name, live = shown[2], shown[1] == "show_live"
+                label = f"fig-live-{name}" if live else f"fig-{name.replace('_', '-')}"
+                cell.replace_self(figure_node(self.document, name, live, label))
+
+
+def write_files(app):
+    if app.builder.format == "html":
+        write_live_files(Path(app.outdir) / "_static" / "live")
+
+
+def add_scripts(app, pagename, templatename, context, doctree):
+    """A page with live figures loads their scripts; other pages load nothing."""
+    names = (
+        [] if doctree is None else list(dict.fromkeys(node["name"] for node in doctree.findall(live_node)))
+    )
+    if names:
+        app.add_css_file("live/live.css")
+        words = [f"words_{app.config.language}.js", "build.js"]
+        for script in [
+            "live.js",
+            *words,
+            *(f"{kind}{name}.js" for name in names for kind in ("", "example_")),
+        ]:
+            app.add_js_file(f"live/{script}", loading_method="defer")
+
+
+def setup(app):
+    app.add_node(live_node, html=(visit_live, depart_live))
+    app.add_directive("live-figure", LiveFigure)
+    app.add_transform(FiguresOfCells)
+    app.connect("builder-inited", write_files)
+    app.connect("html-page-context", add_scripts)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
