@@ -195,7 +195,58 @@ def example_classifier(models):
     return {"messages": messages}
 
 
-EXAMPLES = {"classifier": example_classifier}
+@torch.no_grad()
+def look_into(model, ids):
+    """What the attention figure shows of a model: weights, queries and keys of each block, logits of each row."""
+    x = model.embed(torch.tensor([ids]))  # (1, T, C)
+    blocks = []
+    for block in model.trf_blocks:
+        normed = block.norm1(x)
+        queries, keys = block.att.W_query(normed), block.att.W_key(normed)  # (1, T, C)
+        scores = block.att.split_heads(queries) @ block.att.split_heads(keys).transpose(2, 3)  # (1, H, T, T)
+        future = torch.ones(len(ids), len(ids), dtype=torch.bool).triu(1)
+        weights = (scores / block.att.head_dim**0.5).masked_fill(future, -torch.inf).softmax(-1)
+        blocks.append({"weights": weights, "queries": queries, "keys": keys})
+        x = block(x)
+    return blocks, model.out_head(model.final_norm(x))[0]  # (T, 2)
+
+
+def example_attention(models):
+    text = "Do you have time"
+    ids = models["tokenizer"].encode(text)
+    result = {"text": text}
+    for key, model in (("before", models["untrained"]), ("after", models["finetuned"])):
+        blocks, logits = look_into(model, ids)
+        result[key] = {
+            "tokens": named(ids, models["tokenizer"]),
+            "own": [{name: short(value.flatten(), 3) for name, value in block.items()} for block in blocks],
+            "logits": short(logits.flatten()),
+        }
+    changed = [name for name in read_classifier()[0] if name.startswith("trf_blocks.")]
+    shared = min((int(name.split(".")[1]) for name in changed), default=len(blocks))
+    result["shared"] = result["before"]["own"][:shared]
+    for key in ("before", "after"):
+        del result[key]["own"][:shared]
+    return result
+
+
+@torch.no_grad()
+def example_generation(models):
+    text = "Every effort moves you"
+    ids = models["tokenizer"].encode(text)
+    probabilities = models["language"](torch.tensor([ids]))[0, -1].softmax(-1)  # (V,)
+    best = probabilities.topk(10)
+    bars = named(best.indices.tolist(), models["tokenizer"])
+    for bar, probability in zip(bars, short(best.values, 6)):
+        bar["probability"] = probability
+    return {"text": text, "ids": ids, "bars": bars, "drawn": bars[0]["id"]}
+
+
+EXAMPLES = {
+    "classifier": example_classifier,
+    "attention": example_attention,
+    "generation": example_generation,
+}
 
 
 # ---------------------------------------------------------------------------------

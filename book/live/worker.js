@@ -93,18 +93,18 @@ const answers = {
     return { tokens: named(ids), blocks, logits, heads: gpt2.n_heads };
   },
 
-  // The most probable next tokens, and one that is drawn.
-  next({ ids, text, temperature, topK, random, show }) {
-    ids ??= tokenizer.encode(text, true);
-    if (!ids.length) ids = [tokenizer.endOfText];
-    const window = ids.slice(-gpt2.context_length);
+  // The most probable next tokens after a text and what was appended to it, and the one that is taken.
+  next({ text, appended, greedy, temperature, topK, random, show }) {
+    const prompt = tokenizer.encode(text, true);
+    if (!prompt.length) prompt.push(tokenizer.endOfText);
+    const window = [...prompt, ...appended].slice(-gpt2.context_length);
     const logits = gpt2.nextLogits(window, known("next", window));
-    const probabilities = nextProbabilities(logits, { temperature, topK });
+    const probabilities = nextProbabilities(logits, greedy ? {} : { temperature, topK });
     const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]).slice(0, show);
+    const drawn = greedy ? order[0] : draw(probabilities, random);
     return {
-      ids, tokens: named(ids), drawn: draw(probabilities, random),
-      bars: order.map((id) => ({ id, text: tokenizer.decode([id]), probability: probabilities[id], logit: logits[id] })),
-      all: softmax(logits)[order[0]],
+      prompt, continuation: tokenizer.decode(appended), drawn, drawnText: tokenizer.decode([drawn]),
+      bars: order.map((id) => ({ id, text: tokenizer.decode([id]), probability: probabilities[id] })),
     };
   },
 };
