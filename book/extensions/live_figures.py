@@ -26,9 +26,16 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from classification import add_classification_head, load_pretrained_model, read_settings  # noqa: E402
+from classification import (  # noqa: E402
+    add_classification_head,
+    encode_message,
+    load_pretrained_model,
+    read_settings,
+)
+from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
 from gpt_download import use_bundled_tokenizer_files  # noqa: E402
+from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
 CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
@@ -151,6 +158,9 @@ MESSAGES = [
 ]
 
 
+MOST_HAM = 400  # messages that are not spam in the figure on thresholds
+
+
 def gpt2_tokenizer():
     use_bundled_tokenizer_files()
     return tiktoken.get_encoding("gpt2")
@@ -197,7 +207,7 @@ def example_classifier(models):
 
 @torch.no_grad()
 def look_into(model, ids):
-    """What the attention figure shows of a model: weights, queries and keys of each block, logits of each row."""
+    """What the attention figure shows: weights, queries and keys of each block; logits of each row."""
     x = model.embed(torch.tensor([ids]))  # (1, T, C)
     blocks = []
     for block in model.trf_blocks:
@@ -242,7 +252,58 @@ def example_generation(models):
     return {"text": text, "ids": ids, "bars": bars, "drawn": bars[0]["id"]}
 
 
+@torch.no_grad()
+def margins(model, texts, models):
+    """Logit of spam minus logit of not spam for each text, (N,)."""
+    tokenizer, max_length = models["tokenizer"], models["settings"]["max_length"]
+    rows = [encode_message(text, model, tokenizer, max_length) for text in texts]
+    logits = [last_token_logits(model, torch.tensor(rows[i : i + 32])) for i in range(0, len(rows), 32)]
+    logits = torch.cat(logits)
+    return logits[:, 1] - logits[:, 0]
+
+
+def test_messages(models):
+    """Texts and labels of the test set of notebook 01."""
+    _, _, test_loader = create_spam_loaders(models["tokenizer"], SAMPLE_FILE)
+    data = test_loader.dataset.data
+    return data["Text"].tolist(), data["Label"].tolist()
+
+
+def example_loss(models):
+    texts, labels = test_messages(models)
+    return {
+        "texts": texts,
+        "labels": labels,
+        "before": short(margins(models["untrained"], texts, models)),
+        "after": short(margins(models["finetuned"], texts, models)),
+    }
+
+
+def example_threshold(models):
+    """Probabilities of the test set's spam, and of ham that training never saw: what balancing put aside."""
+    texts, labels = test_messages(models)
+    seen = {
+        text
+        for loader in create_spam_loaders(models["tokenizer"], SAMPLE_FILE)
+        for text in loader.dataset.data["Text"]
+    }
+    lines = SAMPLE_FILE.read_text("utf-8").splitlines()
+    messages = [line.split("\t", 1) for line in lines]
+    spam = [text for text, label in zip(texts, labels) if label == 1]
+    ham = [text for text, label in zip(texts, labels) if label == 0]
+    ham += [text for label, text in messages if label == "ham" and text not in seen]
+    ham = ham[:MOST_HAM]
+    probabilities = margins(models["finetuned"], spam + ham, models).sigmoid()
+    return {
+        "texts": spam + ham,
+        "spam": short(probabilities[: len(spam)]),
+        "ham": short(probabilities[len(spam) :]),
+    }
+
+
 EXAMPLES = {
+    "threshold": example_threshold,
+    "loss": example_loss,
     "classifier": example_classifier,
     "attention": example_attention,
     "generation": example_generation,
