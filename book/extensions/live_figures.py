@@ -35,6 +35,7 @@ from classification import (  # noqa: E402
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
 from gpt_download import use_bundled_tokenizer_files  # noqa: E402
+from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
@@ -42,6 +43,8 @@ CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
 CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
 CHECKPOINT_FOLDER = "10M"
 VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
+EXPERIMENTS = ROOT / "results" / "experiments.json"
+FILM = ROOT / "results" / "training_film.json"  # written by benchmarks/training_film.py
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
 
 
@@ -301,7 +304,88 @@ def example_threshold(models):
     }
 
 
+TEXTS = [
+    "Congratulations! You have won a 500 pound voucher. To claim, call 0906 555 0123 now, code P41",
+    "Call 02079460958, or +44 20 7946 0958, or 020 7946 0958",
+    "\u4f60\u597d\uff0c\u660e\u5929\u89c1\uff01",  # Hello, see you tomorrow!
+    "See you at 8 \U0001f389\U0001f382 bring cake \U0001f60a",
+]
+
+
+def example_tokens(models):
+    tokenizer = models["tokenizer"]
+    texts = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text, disallowed_special=())
+        lengths = [len(tokenizer.decode_single_token_bytes(token_id)) for token_id in ids]
+        texts.append({"text": text, "tokens": named(ids, tokenizer), "bytes": lengths})
+    return {"texts": texts}
+
+
+def example_prevalence(models):
+    """How the classifier does on the test set, as the place where the sliders begin."""
+    texts, labels = test_messages(models)
+    probabilities = margins(models["finetuned"], texts, models).sigmoid()
+    flagged, spam = probabilities >= models["settings"]["threshold"], torch.tensor(labels) == 1
+    rates = {"recall": flagged[spam].float().mean(), "alarms": flagged[~spam].float().mean()}
+    return {name: round(rate.item(), 2) for name, rate in rates.items()}
+
+
+def example_anatomy(models):
+    return {"models": {name: model_config(name) for name in MODEL_CONFIGS}}
+
+
+def measured_runs(models):
+    """Test accuracies of the experiments with the embedded checkpoint: {name: entry of the results file}."""
+    return json.loads(EXPERIMENTS.read_text("utf-8"))[CHECKPOINT]["sample"]
+
+
+def accuracies(entry):
+    return [round(run["test"], 4) for run in entry["per_seed"]]
+
+
+def example_trainable(models):
+    results = measured_runs(models)
+    runs = {}
+    for name in ("head-only", "last-token", "last-two-blocks", "lora", "all-layers"):
+        entry = results[name]
+        runs[entry["settings"]["layers"]] = {
+            "test": accuracies(entry),
+            "parameters": entry["trainable_parameters"],
+        }
+    return {"runs": runs}
+
+
+def example_training(models):
+    return json.loads(FILM.read_text("utf-8"))
+
+
+QUESTIONS = {  # of the figure on the experiments: which rows answer it
+    "baseline": ["majority", "tf-idf", "zero-shot", "zero-shot-calibrated", "last-token", "all-layers"],
+    "token": ["last-token", "first-token", "last-real-token", "mean-token", "no-causal-mask"],
+    "layers": ["head-only", "last-token", "last-two-blocks", "lora", "all-layers"],
+    "padding": ["last-token", "no-padding", "full-context", "last-real-token"],
+    "start": ["last-token", "all-layers", "random-values", "random-last-block"],
+}
+
+
+def example_experiments(models):
+    results = measured_runs(models)
+    rows = {
+        name: {"test": accuracies(entry), "parameters": entry["trainable_parameters"]}
+        for name, entry in results.items()
+    }
+    messages = results["last-token"]["messages"][2]
+    return {"rows": rows, "questions": QUESTIONS, "messages": messages, "book": "last-token"}
+
+
 EXAMPLES = {
+    "trainable": example_trainable,
+    "training": example_training,
+    "experiments": example_experiments,
+    "tokens": example_tokens,
+    "prevalence": example_prevalence,
+    "anatomy": example_anatomy,
     "threshold": example_threshold,
     "loss": example_loss,
     "classifier": example_classifier,

@@ -67,7 +67,10 @@ const answers = {
     return typeof data === "string" ? packed : null;
   },
 
-  tokens: (text) => named(tokenizer.encode(text)),
+  tokens(text) {
+    const ids = tokenizer.encode(text);
+    return { tokens: named(ids), bytes: ids.map((id) => tokenizer.characters[id].length) };
+  },
 
   // Logits and probability of spam before and after fine-tuning.
   classify(text) {
