@@ -515,18 +515,14 @@ def write_files(app):
 
 def add_scripts(app, pagename, templatename, context, doctree):
     """A page with live figures loads their scripts; other pages load nothing."""
-    names = (
-        [] if doctree is None else list(dict.fromkeys(node["name"] for node in doctree.findall(live_node)))
-    )
-    if names:
+    found = [] if doctree is None else [node["name"] for node in doctree.findall(live_node)]
+    if found:
         app.add_css_file("live/live.css")
-        words = [f"words_{app.config.language}.js", "build.js"]
-        for script in [
-            "live.js",
-            *words,
-            *(f"{kind}{name}.js" for name in names for kind in ("", "example_")),
-        ]:
-            app.add_js_file(f"live/{script}", loading_method="defer")
+        scripts = ["live", "plot", f"words_{app.config.language}", "build"]
+        for name in dict.fromkeys(found):
+            scripts += [name, f"example_{name}"]
+        for script in scripts:
+            app.add_js_file(f"live/{script}.js", loading_method="defer")
 
 
 def setup(app):

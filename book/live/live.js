@@ -291,7 +291,12 @@ const Live = (() => {
     if (!figures[name] || root.dataset.state) return;
     const ui = helpers(name, root);
     const body = h("div", { class: "live-body" });
-    figures[name](ui, body);
+    try {
+      figures[name](ui, body);
+    } catch (error) { // the picture stays
+      console.error(error);
+      return;
+    }
     root.replaceChildren(body, ui.status);
     root.dataset.state = "live";
   }

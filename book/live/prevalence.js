@@ -1,7 +1,7 @@
 // Lesson 01: what becomes of a filter's precision where spam is rarer than in balanced data.
 
 Live.define("prevalence", (ui, body) => {
-  const { h, words, say, number, percent, example } = ui, ACROSS = 50, DOWN = 20;
+  const { h, words, say, number, percent, example } = ui, ACROSS = ui.root.clientWidth < 480 ? 25 : 50, DOWN = 1000 / ACROSS;
   const start = { share: 0.5, recall: example.recall, alarms: example.alarms };
   const slide = (part, label, options) => ui.slider(part, label, { step: 0.01, show: (x) => percent(x), oninput: () => { draw(); told(); }, ...options });
   const share = slide("share", words.share, { min: 0.01, max: 0.6, value: start.share });

@@ -35,7 +35,7 @@ Live.define("trainable", (ui, body) => {
   const mean = (runs) => runs.reduce((a, b) => a + b) / runs.length;
 
   const compare = plot.drawing({ role: "img", "aria-label": words.compare }, (width) => {
-    const left = Math.min(150, width * 0.38), all = keys.flatMap((key) => example.runs[key].test);
+    const left = Math.min(150, width * 0.46), all = keys.flatMap((key) => example.runs[key].test);
     const [low, high] = [Math.floor(Math.min(...all) * 20) / 20, Math.ceil(Math.max(...all) * 20) / 20], x = plot.scale([low, high], [left, width - 20]);
     const bottom = 12 + keys.length * 30;
     return { height: bottom + 40, children: [
