@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from built_book import need_browser
+from built_book import HTML, need_browser
 
 from book.live.photograph import make_small_book
 from book.make_pdf import open_browser
@@ -375,6 +375,14 @@ def test_a_changed_classifier_is_seen(tmp_path, monkeypatch):
     assert live_figures.version_of_inputs() != former
 
 
+def test_the_built_book_has_the_model_of_the_assets(html):
+    """A changed checkpoint, classifier or engine turns this red until the book is built again."""
+    built = HTML / "_static" / "live" / "build.js"
+    if not built.exists():
+        pytest.skip("No built pages: run `make book` first.")
+    assert built.read_text("utf-8") == (html / "_static" / "live" / "build.js").read_text("utf-8")
+
+
 # ---------------------------------------------------------------------------------
 # Each figure
 # ---------------------------------------------------------------------------------
@@ -564,6 +572,8 @@ def test_stored_output_is_a_picture_with_its_caption():
         assert re.match(r'<figure><img src="data:image/png;base64,iVBOR[^"]+" alt="[^"]{20,}"', output)
         assert "<figcaption>" in output and "<script" not in output and "style" not in output
         assert show_live(name).path.stat().st_size < 130_000
+    drawn = {path.stem for path in (ROOT / "book" / "figures").glob("*.svg")}
+    assert drawn == DRAWINGS.keys()
     for name in DRAWINGS:
         assert "data:image/svg+xml;base64," in show_figure(name)._repr_html_()
     with pytest.raises(ValueError, match="There is no figure 'nothing'"):

@@ -452,6 +452,9 @@ def write_live_files(folder):
 SHOWN = re.compile(r"^(show_live|show_figure)\(\s*[\"'](\w+)[\"']\s*\)\s*;?\s*$", re.MULTILINE)
 
 
+METADATA = "live_figures"  # noted for each page that has one
+
+
 class live_node(nodes.General, nodes.Element):
     """The root of a live figure; inside it, until its script has run, a picture of it."""
 
@@ -467,7 +470,10 @@ def depart_live(self, node):
 def figure_node(document, name, live, label=None):
     """A numbered figure with its caption; references find it by its label."""
     figure = Figure(name, live)
-    source = Path(document.settings.env.doc2path(document.settings.env.docname))
+    env = document.settings.env
+    source = Path(env.doc2path(env.docname))
+    if live:
+        env.metadata[env.docname][METADATA] = True
     image = nodes.image("", uri=Path(os.path.relpath(figure.path, source.parent)).as_posix(), alt=figure.alt)
     result = nodes.figure("", live_node("", image, name=name) if live else image)
     result += nodes.caption("", figure.caption)
@@ -508,8 +514,9 @@ class FiguresOfCells(SphinxTransform):
                 cell.replace_self(figure_node(self.document, name, live, label))
 
 
-def write_files(app):
-    if app.builder.format == "html":
+def write_files(app, env):
+    """After all pages are read: the files that live figures need, if there is one in the book."""
+    if app.builder.format == "html" and any(METADATA in env.metadata[name] for name in env.found_docs):
         write_live_files(Path(app.outdir) / "_static" / "live")
 
 
@@ -529,6 +536,6 @@ def setup(app):
     app.add_node(live_node, html=(visit_live, depart_live))
     app.add_directive("live-figure", LiveFigure)
     app.add_transform(FiguresOfCells)
-    app.connect("builder-inited", write_files)
+    app.connect("env-check-consistency", write_files)
     app.connect("html-page-context", add_scripts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -40,6 +40,13 @@ function nextProbabilities(logits, { temperature = 1, topK = 0 } = {}) {
   return probabilities.map((p) => p / total);
 }
 
+// The k tokens with the largest logits, in that order.
+function best(logits, k) {
+  const lowest = Float32Array.from(logits).sort()[logits.length - k], found = [];
+  logits.forEach((logit, v) => { if (logit >= lowest) found.push(v); });
+  return found.sort((a, b) => logits[b] - logits[a]).slice(0, k);
+}
+
 // Draw a token: random is a number from 0 to 1.
 function draw(probabilities, random) {
   let token = 0;
@@ -103,7 +110,7 @@ const answers = {
     const window = [...prompt, ...appended].slice(-gpt2.context_length);
     const logits = gpt2.nextLogits(window, known("next", window));
     const probabilities = nextProbabilities(logits, greedy ? {} : { temperature, topK });
-    const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]).slice(0, show);
+    const order = best(logits, show);
     const drawn = greedy ? order[0] : draw(probabilities, random);
     return {
       prompt, continuation: tokenizer.decode(appended), drawn, drawnText: tokenizer.decode([drawn]),
