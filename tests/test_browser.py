@@ -272,7 +272,7 @@ def test_theme_switch_works_and_figures_stay_on_white(window, web):
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_hidden_solutions_open(window, web, page):
     window.goto(f"{web}/{page}")
-    solutions = window.locator("details:has-text('# Solution')")
+    solutions = window.locator("details:has-text('#@title Solution')")
     assert solutions.count() >= 2
     for solution in solutions.all():
         code = solution.locator("pre").first
