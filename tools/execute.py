@@ -59,7 +59,8 @@ def execute(path):
 
 
 if __name__ == "__main__":
-    os.environ["TQDM_DISABLE"] = "1"  # in the notebooks; the bar below is for the one who waits
+    # In the notebooks; the bar below is for the one who waits.
+    os.environ |= {"TQDM_DISABLE": "1", "CHECKS_MUST_HOLD": "1"}
     paths = [Path(name).resolve() for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb"))
     for path in (bar := tqdm(paths, unit="notebook", disable=False)):
         bar.set_description(path.name)
