@@ -229,3 +229,16 @@ def test_missing_links_are_written(tmp_path):
     missing = len(list(first_uses(Lesson(path))))
     assert link_words(path) == missing > 0
     assert problems(path) == []
+
+
+# ---------------------------------------------------------------------------------
+# Plots
+# ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["import edition", "import edition, matplotlib"])
+def test_first_cell_sets_the_style_of_plots(run_python, first):
+    code = f"{first}; edition.prepare(); import matplotlib.pyplot as p; print(p.rcParams['axes.spines.top'])"
+    process = run_python("-W", "error", "-c", code)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.endswith("False\n")
