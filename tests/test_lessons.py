@@ -1,5 +1,6 @@
 """The lessons hold to the rules of tools/lesson_rules.py; each rule finds what breaks it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -119,6 +120,9 @@ def opened(cells):
         cell.metadata.pop("jupyter", None)
 
 
+ALT = json.loads((ROOT / "book" / "figures" / "words_en.json").read_text("utf-8"))["drawings"]["last_row"][
+    "alt"
+]
 BROKEN = {
     "too many words": (added("word " * 2300), "words on the main path"),
     "too many cells": (added("x = 1", "code"), "code cells on the main path"),
@@ -134,7 +138,7 @@ BROKEN = {
         "a heading in a fold",
     ),
     "picture in Markdown": (added("![rows](../book/figures/last_row.svg)"), "a picture in Markdown"),
-    "no alt text": (replaced("The model as a stack of parts; the last row of its output is lit", ""), "alt"),
+    "no alt text": (replaced(f'alt="{ALT}"', 'alt=""'), "no stored picture with a caption and an alt text"),
     "no drawing": (replaced("show_figure(", "print("), "no drawing"),
     "closed cell without a title": (replaced("#@title Comparison", "# Comparison"), "#@title What it holds"),
     "open in JupyterLab": (opened, "writes {"),
