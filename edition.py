@@ -10,6 +10,7 @@ Importing this module makes ``tiktoken.get_encoding("gpt2")`` work without a net
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from files import atomic_file, sha256_of
 
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
+PLOT_STYLE = ROOT / "book" / "plots.mplstyle"
 MODELS_DIR = Path("gpt2")  # one folder of checkpoint files for each size
 PAD_TOKEN_ID = 50256  # <|endoftext|> fills short messages at their end
 WEIGHT_DECAY = 0.1  # of AdamW, as published
@@ -108,6 +110,11 @@ def prepare():
     """What the first cell of every notebook calls: say which edition runs, before anything is fetched."""
     # torch.compile warns of Python 3.13.0, and of no other version. It works there too.
     warnings.filterwarnings("ignore", "Guards may run slower", RuntimeWarning)
+    os.environ["MATPLOTLIBRC"] = str(PLOT_STYLE)  # read when a notebook imports matplotlib
+    if "matplotlib" in sys.modules:  # as on Colab
+        from matplotlib import style
+
+        style.use(PLOT_STYLE)
     print(f"Model: {chosen_model()}. Messages: {chosen_data()}.")
     if (chosen_model(), chosen_data()) == (EMBEDDED.name, "sample"):
         return

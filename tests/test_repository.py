@@ -238,7 +238,6 @@ def links(book, run_python):
         set_repository(address, book)
         for folder in ("_static", "extensions", "extra"):
             shutil.copytree(ROOT / "book" / folder, book / "book" / folder, dirs_exist_ok=True)
-        (book / "book" / "references.bib").touch()
         (book / "book" / "intro.md").write_text("# Title\n", encoding="utf-8")
         (book / "_toc.yml").write_text(
             f"format: jb-book\nroot: book/intro\nchapters:\n- file: notebooks/{NOTEBOOKS[0][:-6]}\n",
