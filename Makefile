@@ -36,10 +36,6 @@ else
   TEST_PROCESSES ?= 1
 endif
 
-# PyTorch's threads wait for each other by turning in a loop. Where other programs want the same
-# cores, long turning takes many times the time; short turning costs nothing (GNU OpenMP, Linux).
-export GOMP_SPINCOUNT ?= 1000
-
 # No progress bars on the pages. (tools/execute.py and notebooks/conftest.py set this themselves.)
 book: export TQDM_DISABLE := 1
 

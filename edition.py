@@ -18,6 +18,11 @@ from pathlib import Path
 
 from files import atomic_file, sha256_of
 
+# PyTorch's threads wait for each other by turning in a loop. Where other programs want the same cores,
+# long turning takes many times the time; short turning costs nothing. GNU OpenMP (Linux) reads this when
+# PyTorch is first imported: a module that runs by itself imports this one before.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
 PLOT_STYLE = ROOT / "book" / "plots.mplstyle"

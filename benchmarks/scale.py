@@ -27,6 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import torch  # noqa: E402
 
 from classification import add_classification_head, freeze_all_layers, unfreeze_last_block  # noqa: E402

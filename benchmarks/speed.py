@@ -28,6 +28,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
