@@ -17,8 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from book.live.photograph import make_small_book  # noqa: E402
 from book.make_pdf import open_browser  # noqa: E402
+
+from book.live.photograph import make_small_book  # noqa: E402
 
 LOADS, REPEATS = 5, 15
 ASK = "Live.engine.ask('classify', text)"

@@ -67,6 +67,7 @@ def test_page_has_folds_links_and_closed_cells(page_of):
     assert folds == [
         "Show the code Hide the code",
         "Answer",
+        "Show the code of the plot Hide the code of the plot",
         "With GPT-2 124M",
         "Show the solution Hide the solution",
     ]

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from book.make_pdf import open_browser
 from built_book import HTML, need_browser
 
 from book.live.photograph import make_small_book
-from book.make_pdf import open_browser
 from classification import encode_message
 from fast_paths import generate_text_cached, last_token_logits
 from figures import DRAWINGS, LIVE, show_figure, show_live

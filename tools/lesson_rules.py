@@ -156,7 +156,7 @@ def budget(lesson):
     """Half the words, and at most 25 code cells on the main path; a tenth of slack."""
     end, words, most = lesson.exercises_start, 0, 1500 if int(lesson.number) < 10 else 2000
     for _, cell in lesson.markdown(end=end):
-        words += len(re.findall(r"[A-Za-z]{2,}", unfolded(cell.source)))
+        words += len(re.findall(r"[A-Za-z]{2,}", LINK.sub(r"\1", unfolded(cell.source))))
     if words > 1.1 * most:
         yield f"{words} words on the main path, {most} at most"
     code = [cell for _, cell in lesson.code(end=end) if not tags(cell) & FOLDED]
