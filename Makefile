@@ -36,10 +36,6 @@ else
   TEST_PROCESSES ?= 1
 endif
 
-# PyTorch's threads wait for each other by turning in a loop. Where other programs want the same
-# cores, long turning takes many times the time; short turning costs nothing (GNU OpenMP, Linux).
-export GOMP_SPINCOUNT ?= 1000
-
 # No progress bars on the pages. (tools/execute.py and notebooks/conftest.py set this themselves.)
 book: export TQDM_DISABLE := 1
 
@@ -79,7 +75,7 @@ install: $(TEST_READY)
 
 book: $(BOOK_READY)
 	$(BIN)/jupyter-book build . -W -n --keep-going
-	@echo "The book is built. Open it: file:///$(CURDIR:/%=%)/_build/html/index.html"
+	@$(BIN)/python -c "import pathlib; print('The book is built. Open it:', pathlib.Path('_build/html/index.html').resolve().as_uri())"
 
 pdf: book $(TEST_READY)
 	$(BIN)/python tools/make_pdf.py
@@ -99,8 +95,13 @@ notebooks: $(BOOK_READY)
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/speed.py
 
+# The address goes through the environment, unread by make and by the shell.
+ifneq ($(origin URL),undefined)
+  repository: export BOOK_URL = $(value URL)
+  unexport URL
+endif
 repository:
-	@$(PYTHON) tools/set_repository.py $(if $(filter undefined,$(origin URL)),,"$(URL)")
+	@$(PYTHON) tools/set_repository.py
 
 lab: $(BOOK_READY)
 	$(BIN)/jupyter lab

@@ -1,6 +1,11 @@
-"""Turn a pretrained GPT-2 into a classifier: head, freezing, accuracy, loss, training, use.
+"""Turn a pretrained GPT-2 into a classifier: head, freezing, accuracy, loss, training, saving, use.
 
 The steps and names follow Raschka (2024), chapter 6. ``text_classifier.py`` is the command line.
+
+In all functions: ``name`` is a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``, and
+``models_dir`` the folder for checkpoints; ``data_choice`` is ``"uci"`` or ``"sample"``; ``device`` is the
+torch.device to compute on, and the model is there; a loader gives token IDs (B, T) and labels (B,), both
+int64; a loss is in nats, an accuracy between 0 and 1.
 """
 
 import json
@@ -9,16 +14,18 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from edition import MODELS_DIR, PAD_TOKEN_ID, WEIGHT_DECAY, find_model, get_tokenizer
-from files import atomic_file
+from files import atomic_file, require_replaceable, write_tensors
 from gpt_download import download_and_load_gpt2
 from previous_chapters import GPTModel, model_config, model_from_weights
 from spam_data import create_spam_loaders, find_spam_file
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
+# What a classifier file says of itself, and how it is read; the last is there only where it was measured.
+SETTINGS = {"model": str, "data": str, "max_length": int, "threshold": float, "class_names": json.loads}
+SETTINGS |= {"accuracies": json.loads}
 
 # ---------------------------------------------------------------------------------
 # From language model to classifier
@@ -26,20 +33,10 @@ CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
 
 
 def load_pretrained_model(name, models_dir=MODELS_DIR):
-    """Do what notebooks 02 and 03 do: configure a model and fill it with pretrained weights.
+    """Configure a model and fill it with pretrained weights, as notebooks 02 and 03 do; on the CPU.
 
-    The weights are mapped from their file: values are read when they are first used, without
-    random values before and without a copy. Training changes them in memory only.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
-        models_dir (str or Path): folder for checkpoints.
-
-    Returns:
-        GPTModel: the language model, in evaluation mode, on the CPU.
-
-    Raises:
-        ValueError, DownloadError: for an unknown name, and as ``download_and_load_gpt2``.
+    The weights are mapped from their file: values are read when they are first used, and training
+    changes them in memory only. Raises what ``download_and_load_gpt2`` raises.
     """
     config, model_size = model_config(name), find_model(name).size
     _, params = download_and_load_gpt2(model_size=model_size, models_dir=models_dir)
@@ -56,13 +53,7 @@ def freeze_all_layers(model):
 
 
 def add_classification_head(model, num_classes=2, seed=123):
-    """Replace the output layer by a new one with one logit for each class.
-
-    Args:
-        model (GPTModel): the language model; its ``out_head`` is replaced.
-        num_classes (int): number of classes. Output of the model: (B, T, num_classes).
-        seed (int): seed of the new random values; 123 throughout the book.
-    """
+    """Replace the output layer by a new, random one: the model's output becomes (B, T, num_classes)."""
     torch.manual_seed(seed)
     emb_dim = model.tok_emb.embedding_dim
     model.out_head = torch.nn.Linear(in_features=emb_dim, out_features=num_classes)
@@ -77,15 +68,7 @@ def unfreeze_last_block(model):
 
 
 def build_classifier(name, models_dir=MODELS_DIR):
-    """Do what notebooks 02 to 06 do: pretrained weights, frozen, new head, last block unfrozen.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``.
-        models_dir (str or Path): folder for checkpoints.
-
-    Returns:
-        GPTModel: the classifier before fine-tuning, in evaluation mode, on the CPU.
-    """
+    """Do what notebooks 02 to 06 do: pretrained weights, frozen, a new head, the last block unfrozen."""
     model = load_pretrained_model(name, models_dir)
     freeze_all_layers(model)
     add_classification_head(model)
@@ -99,19 +82,9 @@ def build_classifier(name, models_dir=MODELS_DIR):
 
 
 def calc_accuracy_loader(data_loader, model, device, num_batches=None):
-    """Share of the messages that the model classifies correctly.
+    """Share of the messages that the model classifies correctly; ``ZeroDivisionError`` without a batch.
 
-    Args:
-        data_loader (DataLoader): gives token IDs (B, T) and labels (B,), both int64.
-        model (GPTModel): the classifier; it is left in evaluation mode.
-        device (torch.device): where to compute.
-        num_batches (int): how many batches to read; default, and at most: all.
-
-    Returns:
-        float: between 0 and 1.
-
-    Raises:
-        ZeroDivisionError: if the loader has no batches.
+    Reads ``num_batches`` batches; by default, and at most, all. Leaves the model in evaluation mode.
     """
     model.eval()
     correct_predictions, num_examples = 0, 0
@@ -136,17 +109,7 @@ def calc_accuracy_loader(data_loader, model, device, num_batches=None):
 
 
 def calc_loss_batch(input_batch, target_batch, model, device):
-    """Cross-entropy of one batch, from the logits of the last token.
-
-    Args:
-        input_batch (torch.Tensor): token IDs, int64, shape (B, T).
-        target_batch (torch.Tensor): labels, int64, shape (B,).
-        model (GPTModel): the classifier.
-        device (torch.device): where to compute.
-
-    Returns:
-        torch.Tensor: mean loss in nats, a scalar that carries the gradient.
-    """
+    """Mean cross-entropy of a batch, (B, T) and (B,), from the logits of the last token: a scalar tensor."""
     input_batch, target_batch = input_batch.to(device), target_batch.to(device)
     logits = model(input_batch)[:, -1, :]  # Logits of last output token
     loss = torch.nn.functional.cross_entropy(logits, target_batch)
@@ -154,17 +117,7 @@ def calc_loss_batch(input_batch, target_batch, model, device):
 
 
 def calc_loss_loader(data_loader, model, device, num_batches=None):
-    """Mean of the batch losses.
-
-    Args:
-        data_loader (DataLoader): gives token IDs (B, T) and labels (B,), both int64.
-        model (GPTModel): the classifier, in the mode that the caller wants.
-        device (torch.device): where to compute.
-        num_batches (int): how many batches to read; default, and at most: all.
-
-    Returns:
-        float: mean loss in nats; NaN if the loader has no batches.
-    """
+    """Mean of the losses of ``num_batches`` batches; by default, and at most, all. NaN without a batch."""
     total_loss = 0.0
     if len(data_loader) == 0:
         return float("nan")
@@ -189,17 +142,7 @@ def calc_loss_loader(data_loader, model, device, num_batches=None):
 
 
 def evaluate_model(model, train_loader, val_loader, device, eval_iter):
-    """Loss on ``eval_iter`` batches of the training and the validation set.
-
-    Args:
-        model (GPTModel): the classifier; it is left in training mode.
-        train_loader, val_loader (DataLoader): give token IDs (B, T) and labels (B,).
-        device (torch.device): where to compute.
-        eval_iter (int): number of batches.
-
-    Returns:
-        tuple of two float: training loss and validation loss in nats.
-    """
+    """Loss on ``eval_iter`` batches of the training and of the validation set; back to training mode."""
     model.eval()
     with torch.no_grad():
         train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
@@ -211,22 +154,13 @@ def evaluate_model(model, train_loader, val_loader, device, eval_iter):
 def train_classifier_simple(
     model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter
 ):
-    """Fine-tune the classifier, print its progress and show it in a bar.
+    """Fine-tune the classifier, print its progress and show it in a bar (not with ``TQDM_DISABLE=1``).
 
-    The environment variable ``TQDM_DISABLE=1`` turns the bar off.
-
-    Args:
-        model (GPTModel): the classifier; parameters with ``requires_grad`` are trained.
-        train_loader, val_loader (DataLoader): give token IDs (B, T) and labels (B,).
-        optimizer (torch.optim.Optimizer): updates the parameters.
-        device (torch.device): where to compute.
-        num_epochs (int): passes over the training set.
-        eval_freq (int): steps between two evaluations of the loss.
-        eval_iter (int): batches in each evaluation.
+    Every ``eval_freq`` steps it takes the loss of ``eval_iter`` batches, after each epoch the accuracy.
 
     Returns:
-        tuple: ``(train_losses, val_losses, train_accs, val_accs, examples_seen)``: lists of
-        float, one loss an evaluation and one accuracy an epoch, and the number of examples.
+        tuple: ``(train_losses, val_losses, train_accs, val_accs, examples_seen)``: four lists of
+        float, and the number of examples.
     """
     train_losses, val_losses, train_accs, val_accs = [], [], [], []
     examples_seen, global_step = 0, -1
@@ -261,39 +195,42 @@ def train_classifier_simple(
 
 
 def fine_tuning_settings(name):
-    """The settings of AdamW that fit a checkpoint.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``.
-
-    Returns:
-        dict: ``lr`` and ``weight_decay``, as ``torch.optim.AdamW`` takes them.
-    """
+    """The settings of AdamW that fit a checkpoint: the dict of ``lr`` and ``weight_decay``."""
     return {"lr": find_model(name).learning_rate, "weight_decay": WEIGHT_DECAY}
 
 
 def load_messages(name, data_choice):
-    """Make the tokenizer and the three data loaders, and check that the model reads the messages whole.
+    """Training, validation and test loader; ``ValueError`` if the model cannot read the longest message."""
+    loaders = create_spam_loaders(get_tokenizer(), find_spam_file(data_choice))
+    max_length, limit = loaders[0].dataset.max_length, model_config(name)["context_length"]
+    if max_length > limit:
+        raise ValueError(f"The longest message has {max_length} tokens, the model reads at most {limit}.")
+    return loaders
 
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``.
-        data_choice (str): ``"uci"`` or ``"sample"``.
+
+def train_as_published(model, train_loader, val_loader, name, device, num_epochs=5, learning_rate=None):
+    """Train with the seed and the settings of notebook 08; returns what train_classifier_simple returns."""
+    settings = fine_tuning_settings(name)
+    if learning_rate is not None:
+        settings["lr"] = learning_rate
+    torch.manual_seed(123)
+    optimizer = torch.optim.AdamW(model.parameters(), **settings)
+    return train_classifier_simple(
+        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq=50, eval_iter=5
+    )
+
+
+def fine_tune(name, data_choice, device, num_epochs=5, learning_rate=None, models_dir=MODELS_DIR):
+    """Do what notebooks 01 to 08 do, with the same random draws: data, classifier, fine-tuning.
 
     Returns:
-        tuple: the tokenizer, and the tuple of training, validation and test loader.
-
-    Raises:
-        ValueError: if the longest message has more tokens than the model reads.
+        tuple: ``(model, loaders, history)``: the fine-tuned classifier on the device; the
+        training, validation and test loader; what :func:`train_classifier_simple` returns.
     """
-    context_length = model_config(name)["context_length"]
-    tokenizer = get_tokenizer()
-    loaders = create_spam_loaders(tokenizer, find_spam_file(data_choice))
-    max_length = loaders[0].dataset.max_length
-    if max_length > context_length:
-        raise ValueError(
-            f"The longest message has {max_length} tokens, the model reads at most {context_length}."
-        )
-    return tokenizer, loaders
+    loaders = load_messages(name, data_choice)
+    model = build_classifier(name, models_dir).to(device)
+    history = train_as_published(model, *loaders[:2], name, device, num_epochs, learning_rate)
+    return model, loaders, history
 
 
 # ---------------------------------------------------------------------------------
@@ -301,43 +238,61 @@ def load_messages(name, data_choice):
 # ---------------------------------------------------------------------------------
 
 
-def save_classifier(path, model, name, data_choice, max_length, threshold=0.5, class_names=CLASS_NAMES):
-    """Save a classifier and what its use needs in one safetensors file.
-
-    The file appears whole or not at all; one that was there before is replaced.
+def save_classifier(
+    path,
+    model,
+    name,
+    data_choice,
+    max_length,
+    threshold=0.5,
+    class_names=CLASS_NAMES,
+    accuracies=None,
+    only_trained=False,
+):
+    """Save a classifier and what its use needs in one safetensors file, whole or not at all.
 
     Args:
-        path (str or Path): the file; its folder is created.
-        model (GPTModel): the classifier.
-        name (str): the key of ``MODEL_CONFIGS`` that it was built from.
-        data_choice (str): the messages that it was fine-tuned on.
+        path (str or Path): the file; its folder is created, a former file replaced.
+        model (GPTModel): the classifier, built from the checkpoint ``name``.
         max_length (int): the length in tokens that messages were padded to.
         threshold (float): probability from which on a message is called spam.
-        class_names (sequence of str): the names of the labels 0, 1.
+        class_names (sequence of str): the names of the labels 0, 1, ...
+        accuracies (dict): {name of a set: accuracy}, where they were measured.
+        only_trained (bool): save what has ``requires_grad`` alone, in float16; the rest is in the checkpoint.
+
+    Raises ``ValueError`` for an impossible setting or a value that is no finite number, else ``OSError``.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "model": name,
         "data": data_choice,
         "max_length": str(max_length),
         "threshold": str(threshold),
         "class_names": json.dumps(list(class_names)),
+        **({"accuracies": json.dumps(accuracies)} if accuracies else {}),
     }
-    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    read_settings(metadata)
+    if only_trained and not model.out_head.weight.requires_grad:
+        raise ValueError("The head is frozen, so it would be missing. Save the classifier as a whole.")
+    tensors = {
+        key: value.detach().to("cpu", torch.float16 if only_trained else torch.float32).contiguous()
+        for key, value in model.named_parameters()
+        if value.requires_grad or not only_trained
+    }
+    check_finite(tensors)
+    arrays = {key: value.numpy() for key, value in tensors.items()}
+    layout = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
+    path = Path(path)
+    require_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        save_file(tensors, partial, metadata)
+        write_tensors(partial, layout, arrays.values(), metadata)
 
 
-def load_classifier(path):
+def load_classifier(path, models_dir=MODELS_DIR):
     """Load a classifier that :func:`save_classifier` saved.
 
-    Args:
-        path (str or Path): the file.
-
     Returns:
-        tuple: ``(model, settings)``: the GPTModel in evaluation mode, frozen, on the CPU; and a
-        dict with ``model``, ``data``, ``max_length``, ``threshold`` and ``class_names``.
+        tuple: the GPTModel, in evaluation mode, frozen, on the CPU; and its settings, see ``SETTINGS``.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -350,42 +305,54 @@ def load_classifier(path):
         with safe_open(path, framework="pt") as file:
             settings = read_settings(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}
+        check_finite(tensors)
         with torch.device("meta"):  # shapes only: the values come from the file
             model = GPTModel(model_config(settings["model"]))
             model.out_head = torch.nn.Linear(model.tok_emb.embedding_dim, len(settings["class_names"]))
-        model.load_state_dict(tensors, assign=True)
+        missing, wrong = model.load_state_dict(tensors, strict=False, assign=True)
+        # Without the embedding, the file holds what was trained: that includes the head.
+        wrong += [key for key in missing if "tok_emb.weight" in tensors or key.startswith("out_head.")]
+        if wrong:
+            raise ValueError(f"missing or unknown tensors: {', '.join(wrong)}.")
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or was not saved by save_classifier: {error} "
             "Make it anew: python text_classifier.py finetune"
         ) from error
+    if missing:
+        pretrained = load_pretrained_model(settings["model"], models_dir).state_dict()
+        model.load_state_dict({key: pretrained[key] for key in missing}, strict=False, assign=True)
     freeze_all_layers(model)
-    return model.eval(), settings
+    return model.float().eval(), settings
+
+
+def check_finite(tensors):
+    """Raise ``ValueError`` unless all tensors are of one kind of float and hold finite numbers."""
+    kinds = {str(value.dtype).removeprefix("torch.") for value in tensors.values()}
+    if len(kinds) != 1 or not kinds <= {"float32", "float16", "bfloat16"}:
+        raise ValueError(f"the values are of the types {sorted(kinds)}, not all float32 or all float16.")
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{key} holds NaN or infinity, as after a training that diverged.")
 
 
 def read_settings(metadata):
-    """Turn the metadata of a classifier file, a dict of str, into checked values.
-
-    Raises:
-        ValueError: if a value is missing or impossible.
-    """
-    missing = {"model", "data", "max_length", "threshold", "class_names"} - metadata.keys()
+    """Turn the metadata of a classifier file, a dict of str, into checked values, or raise ``ValueError``."""
+    missing = SETTINGS.keys() - metadata.keys() - {"accuracies"}
     if missing:
         raise ValueError(f"its metadata lack {', '.join(sorted(missing))}.")
-    settings = {
-        "model": metadata["model"],
-        "data": metadata["data"],
-        "max_length": int(metadata["max_length"]),
-        "threshold": float(metadata["threshold"]),
-        "class_names": json.loads(metadata["class_names"]),
-    }
+    settings = {key: read(metadata[key]) for key, read in SETTINGS.items() if key in metadata}
     context_length = model_config(settings["model"])["context_length"]
     if not 1 <= settings["max_length"] <= context_length:
         raise ValueError(f"max_length is {settings['max_length']}, not between 1 and {context_length}.")
     if not 0 <= settings["threshold"] <= 1:
         raise ValueError(f"threshold is {settings['threshold']}, not between 0 and 1.")
-    if not isinstance(settings["class_names"], list) or len(settings["class_names"]) != 2:
-        raise ValueError(f"class_names is {metadata['class_names']}, not a list of two names.")
+    names = settings["class_names"]
+    if not isinstance(names, list) or not 2 <= len(names) <= 1000:
+        raise ValueError(f"class_names is {metadata['class_names']!r}, not a list of 2 to 1000 names.")
+    for text in (settings["data"], *names):
+        if not (isinstance(text, str) and text.strip() and text.isprintable()):
+            raise ValueError(f"{text!r} is no name: it is empty, or a tab or the like is in it.")
     return settings
 
 
@@ -395,17 +362,7 @@ def read_settings(metadata):
 
 
 def encode_message(text, model, tokenizer, max_length=None, pad_token_id=PAD_TOKEN_ID):
-    """Turn a text into the token IDs that the classifier reads.
-
-    Args: as for :func:`classify_review`.
-
-    Returns:
-        list of int: cut and padded to ``max_length``; without one, as long as the text, at
-        least one token and at most the model's context.
-
-    Raises:
-        ValueError: if ``max_length`` exceeds the model's context length.
-    """
+    """The token IDs that the classifier reads for a text, a list; see :func:`classify_review`."""
     context_length = model.pos_emb.num_embeddings
     input_ids = tokenizer.encode(text, disallowed_special=())
     if max_length is None:
@@ -419,22 +376,10 @@ def encode_message(text, model, tokenizer, max_length=None, pad_token_id=PAD_TOK
 
 
 def classify_review(text, model, tokenizer, device, max_length=None, pad_token_id=PAD_TOKEN_ID):
-    """Classify one text.
+    """Classify one text: ``"spam"`` or ``"not spam"``.
 
-    Args:
-        text (str): the text; an empty one is read as a single padding token.
-        model (GPTModel): the classifier; it is left in evaluation mode.
-        tokenizer (tiktoken.Encoding): GPT-2's tokenizer.
-        device (torch.device): where to compute.
-        max_length (int): pad and cut to this length, usually the one used in training;
-            at most the model's context length. Default: no padding.
-        pad_token_id (int): the padding token.
-
-    Returns:
-        str: ``"spam"`` or ``"not spam"``.
-
-    Raises:
-        ValueError: if ``max_length`` exceeds the model's context length.
+    It is cut and padded to ``max_length`` tokens, usually the length used in training; ``ValueError``
+    if that exceeds the model's context. Without one it is read as it is, as far as the context goes.
     """
     model.eval()
     input_ids = encode_message(text, model, tokenizer, max_length, pad_token_id)
@@ -450,20 +395,9 @@ def classify_review(text, model, tokenizer, device, max_length=None, pad_token_i
 def spam_probabilities(
     texts, model, tokenizer, device, max_length=None, pad_token_id=PAD_TOKEN_ID, batch_size=32
 ):
-    """Probability of spam for many texts: what :func:`classify_review` computes, in batches.
+    """Probability of spam for N texts, as :func:`classify_review` computes it: float32, (N,), on the CPU.
 
     Without ``max_length`` nothing is padded, so a batch holds texts of one length.
-
-    Args:
-        texts (sequence of str): N texts.
-        model, tokenizer, device, max_length, pad_token_id: as for :func:`classify_review`.
-        batch_size (int): largest number of texts that the model reads at once.
-
-    Returns:
-        torch.Tensor: float32, shape (N,), on the CPU, in the order of the texts.
-
-    Raises:
-        ValueError: if ``max_length`` exceeds the model's context length.
     """
     model.eval()
     encoded = [encode_message(text, model, tokenizer, max_length, pad_token_id) for text in texts]

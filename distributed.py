@@ -1,53 +1,39 @@
-"""Fine-tuning in several processes, one for each GPU (or a few on one CPU).
+"""Fine-tuning in several processes, one for each GPU (or a few on one CPU):
 
     torchrun --nproc-per-node 2 text_classifier.py finetune ...
 
-starts the command in two processes. Each holds the whole model and computes its share of
-every batch; ``DistributedDataParallel`` brings the gradients together, so that all make the
-same optimizer step. The result is that of one process with the same batches.
-
-Method: Li et al. (2020), *PyTorch Distributed: Experiences on Accelerating Data Parallel
-Training*. The processes talk through NCCL on GPUs and through gloo on a CPU.
+starts two. Each holds the whole model and computes its share of every batch; ``DistributedDataParallel``
+brings the gradients together, so that all make the same step, that of one process with the same batches.
+They talk through NCCL on GPUs, gloo on a CPU. Method: Li et al. (2020), *PyTorch Distributed*.
 """
 
 import contextlib
 import datetime
 import os
+import threading
+import time
 
 import torch
 import torch.distributed as dist
 
 import edition  # noqa: F401 - tiktoken needs no network
 
-# One process downloads the checkpoint while the others wait.
-PATIENCE = datetime.timedelta(hours=2)
+PATIENCE = datetime.timedelta(hours=2)  # one process downloads the checkpoint while the others wait
 
 
 def num_processes():
-    """How many processes share the work: 1 unless ``torchrun`` started this one."""
+    """How many processes share the work: 1 outside of :func:`process_group`."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_first_process():
-    """Whether this process is the one that prints and saves."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    """Whether this process is the one that prints and saves: the only one without ``torchrun``."""
+    return not dist.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def process_group(device):
-    """Join the processes that ``torchrun`` started; without ``torchrun``, change nothing.
-
-    Inside, only the first process prints.
-
-    Args:
-        device (torch.device): CPU or CUDA.
-
-    Yields:
-        torch.device: the device of this process: the CPU, or a GPU of its own.
-
-    Raises:
-        ValueError: if the device is neither, or if there are fewer GPUs than processes.
-    """
+    """Join the processes of ``torchrun``, if it runs; yield the device of this one. Only the first prints."""
     if not dist.is_torchelastic_launched():
         yield device
         return
@@ -62,10 +48,9 @@ def process_group(device):
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     elif device.type != "cpu":
-        raise ValueError(
-            f"Several processes cannot share the device {str(device)!r}. Use --device cpu, or CUDA GPUs."
-        )
+        raise ValueError(f"Several processes cannot share {str(device)!r}. Use --device cpu, or CUDA GPUs.")
 
+    threading.Thread(target=end_with_parent, args=[os.getppid()], daemon=True).start()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     with contextlib.ExitStack() as stack:
         if not is_first_process():  # silent: no lines, no progress bars
@@ -75,6 +60,13 @@ def process_group(device):
         yield device
     # Not after an error: torchrun ends all processes as soon as one has failed.
     dist.destroy_process_group()
+
+
+def end_with_parent(parent):
+    """End this process when ``torchrun`` has gone: one that was killed does not end its workers."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -89,20 +81,10 @@ def one_after_the_first():
 
 
 class DistributedClassifier(torch.nn.Module):
-    """The classifier in several processes. It behaves like the model that it holds.
+    """The classifier in several processes; each computes an equal share of the rows of a batch.
 
-    All processes call it with the same batch, (B, T), and all get the logits of the whole
-    batch, (B, T, num_classes). Each computes an equal share of the rows. Therefore every
-    function that trains or evaluates a classifier works with it as it is.
-
-    A backward pass gives every process the gradient of the whole batch. Only parameters
-    with ``requires_grad`` are synchronised, so freeze before you make this object.
-
-    With dropout, each process draws masks of its own, and the result is no longer that of
-    one process. The models of this book have none.
-
-    Args:
-        model (GPTModel): the classifier, already on the device of this process.
+    All call it with the same batch, (B, T), and get logits and gradient of the whole batch, as from
+    ``model`` itself without dropout. Freeze before you make this object.
     """
 
     def __init__(self, model):
@@ -112,8 +94,7 @@ class DistributedClassifier(torch.nn.Module):
 
     def forward(self, in_idx):
         B, n = in_idx.shape[0], self.num_processes
-        missing = -B % n  # repeat the last row until all shares are equal
-        in_idx = torch.cat([in_idx, in_idx[-1:].expand(missing, -1)])
+        in_idx = torch.cat([in_idx, in_idx[-1:].expand(-B % n, -1)])  # repeat the last row: equal shares
         share = in_idx.chunk(n)[self.rank]  # (ceil(B / n), T)
         logits = self.shared(share)
 

@@ -13,17 +13,26 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# PyTorch's threads wait for each other by turning in a loop. Where other programs want the same cores,
+# long turning takes many times the time; short turning costs nothing. GNU OpenMP (Linux) reads this when
+# PyTorch is first imported: a module that runs by itself imports this one before.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 ROOT = Path(__file__).resolve().parent
 ASSETS = ROOT / "assets"
+PLOT_STYLE = ROOT / "book" / "plots.mplstyle"
 MODELS_DIR = Path("gpt2")  # one folder of checkpoint files for each size
 PAD_TOKEN_ID = 50256  # <|endoftext|> fills short messages at their end
 WEIGHT_DECAY = 0.1  # of AdamW, as published
 SET_NAMES = ("training", "validation", "test")
+DATA_CHOICES = ("uci", "sample")  # the SMS Spam Collection, and the messages written for this book
+UCI_FOLDER = Path("sms_spam_collection")
 
 # ---------------------------------------------------------------------------------
 # Models
@@ -83,20 +92,54 @@ def find_model(name_or_size):
 
 
 def chosen_model():
-    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M."""
-    return os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")
+    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M.
+
+    Raises:
+        ValueError: if the book has no such model.
+    """
+    return find_model(os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")).name
 
 
 def chosen_data():
-    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``."""
-    return os.environ.get("CHOOSE_DATA", "uci")
+    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``.
+
+    Raises:
+        ValueError: if the book has no such data set.
+    """
+    choice = os.environ.get("CHOOSE_DATA", "uci")
+    if choice not in DATA_CHOICES:
+        raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
+    return choice
 
 
 def prepare():
-    """What the first cell of every notebook calls: say which edition of the book runs."""
+    """What the first cell of every notebook calls: say which edition runs, before anything is fetched."""
     # torch.compile warns of Python 3.13.0, and of no other version. It works there too.
     warnings.filterwarnings("ignore", "Guards may run slower", RuntimeWarning)
+    os.environ["MATPLOTLIBRC"] = str(PLOT_STYLE)  # read when a notebook imports matplotlib
+    if "matplotlib" in sys.modules:  # as on Colab
+        from matplotlib import style
+
+        style.use(PLOT_STYLE)
     print(f"Model: {chosen_model()}. Messages: {chosen_data()}.")
+    if (chosen_model(), chosen_data()) == (EMBEDDED.name, "sample"):
+        return
+    print(f"Stored outputs: made with {EMBEDDED.name} and the sample. Yours will differ.")
+    print("To download: " + (" and ".join(missing_downloads()) or "nothing, all is here already") + ".")
+    print(
+        "To run the edition of the stored outputs, without a download, run this line, then this cell again:"
+    )
+    print(f'os.environ |= {{"CHOOSE_MODEL": "{EMBEDDED.name}", "CHOOSE_DATA": "sample"}}')
+
+
+def missing_downloads():
+    """What the chosen edition needs and this machine has not yet, with its size, as a list of str."""
+    model, missing = find_model(chosen_model()), []
+    if model is not EMBEDDED and not any((MODELS_DIR / model.size).glob("m*")):
+        missing.append(f"{model.name}, {model.data_file_bytes / 1e6:,.0f} MB")
+    if chosen_data() == "uci" and not any(UCI_FOLDER.glob("SMS*")):
+        missing.append("the SMS Spam Collection, 0.2 MB")
+    return missing
 
 
 # ---------------------------------------------------------------------------------

@@ -23,6 +23,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import edition  # noqa: F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import pandas as pd
 import torch
 from scipy.stats import binomtest
@@ -599,7 +602,7 @@ def main():
     parser.add_argument("--model", choices=list(MODEL_CONFIGS), default=chosen_model())
     parser.add_argument("--data", choices=DATA_CHOICES, default=chosen_data())
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--device", type=device_named, default=choose_device())
+    parser.add_argument("--device", default=choose_device())
     parser.add_argument("--results", type=Path, default=RESULTS_FILE, help="file of the results")
     parser.add_argument("--again", action="store_true", help="run also what is stored already")
     parser.add_argument(
@@ -612,6 +615,7 @@ def main():
         parser.error(f"unknown row {args.row!r}; choose one of: all, {', '.join(EXPERIMENTS)}")
 
     try:
+        args.device = device_named(args.device)
         run_rows(args)
     except (OSError, ValueError) as error:  # no network, a damaged file, ...: the message says what to do
         sys.exit(f"experiments.py: {error}")

@@ -2,27 +2,22 @@
 
 Four short cuts, none of which changes the model:
 
-- A model that only answers needs no gradients: its linear layers can stand in memory as
-  the processor reads them best (:func:`packed_for_inference`).
-- The last token is the only one whose logits count. Then the last block, the final norm
-  and the head have work for one position (:func:`last_token_logits`).
-- A text that grows by one token at its end leaves the keys and values of all earlier
-  tokens as they were: keep them (:func:`generate_text_cached`).
+- A model that only answers needs no gradients: its linear layers can stand in memory as the processor
+  reads them best (:func:`packed_for_inference`).
+- The last token is the only one whose logits count. Then the last block, the final norm and the head have
+  work for one position (:func:`last_token_logits`).
+- A text that grows by one token at its end leaves the keys and values of all earlier tokens as they were:
+  keep them (:func:`generate_text_cached`).
 - Frozen blocks give the same output for the same message in each epoch: compute it once
   (:func:`cached_loader`, :class:`LastBlockClassifier`).
 
-Each gives what the plain formulation in ``previous_chapters.py`` and ``classification.py``
-gives, up to the rounding of float32. One parameter is at the mercy of that rounding: the bias
-of the keys adds the same amount to all scores of a query, which softmax does not see, so that
-its gradient is 0 but for rounding, and Adam scales that up to steps of ordinary size. No
-output depends on it. Shapes in comments use the letters of
-``previous_chapters.py``, and N for the number of examples of a data set.
+Each gives what the plain formulation gives, up to the rounding of float32; notebook 11 shows why the bias of
+the keys, on which no output depends, is an exception in training. Shapes use the letters of
+``previous_chapters.py``, and N for the number of examples.
 
-Sources: Pope et al. (2022), *Efficiently Scaling Transformer Inference*, for the cache of
-keys and values; that frozen layers can be computed beforehand is how features of a
-pretrained network were used before fine-tuning (Donahue et al., 2014, *DeCAF*); packed
-linear layers, with the same operators, are in TorchInductor, PyTorch's compiler
-(``torch/_inductor/fx_passes/mkldnn_fusion.py``).
+Sources: Pope et al. (2022), *Efficiently Scaling Transformer Inference*, for the cache of keys and values;
+Donahue et al. (2014), *DeCAF*, for frozen layers that are computed beforehand; PyTorch's compiler
+(``torch/_inductor/fx_passes/mkldnn_fusion.py``) for packed linear layers.
 """
 
 import copy
@@ -40,12 +35,7 @@ from previous_chapters import FeedForward
 
 
 def can_pack(linear):
-    """Whether :class:`PackedLinear` can stand for this layer: float32, on an x86 processor with AVX.
-
-    PyTorch brings two libraries for products of float32 matrices on such processors:
-    ``nn.Linear`` calls a BLAS (MKL), convolutions call oneDNN. Both give the same values up to
-    rounding. For one row, as in text generation, ``nn.Linear`` uses one core.
-    """
+    """Whether :class:`PackedLinear` can stand for this layer: float32, on an x86 processor with AVX."""
     return (
         type(linear) is nn.Linear
         and linear.weight.device.type == "cpu"
@@ -57,18 +47,10 @@ def can_pack(linear):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that only answers: oneDNN's product, with the weight in oneDNN's layout.
+    """A linear layer that only answers: oneDNN's product, with a copy of the weight in oneDNN's layout.
 
-    The packed weight is a copy: it takes memory of its own and does not follow training.
-
-    Args:
-        linear (nn.Linear): the layer; see :func:`can_pack`.
-        gelu (bool): whether to apply GELU (tanh approximation) to the result, in the same pass.
-
-    Input: float32 tensor of shape (..., in). Output: (..., out).
-
-    Raises:
-        RuntimeError: in the forward pass, if a gradient is wanted.
+    ``nn.Linear`` calls another library, which uses one core for a single row, as in text generation.
+    With ``gelu``, the same pass applies GELU. (..., in) -> (..., out)
     """
 
     def __init__(self, linear, gelu=False):
@@ -86,22 +68,15 @@ class PackedLinear(nn.Module):
             )
         return torch.ops.mkldnn._linear_pointwise(
             x, self.packed_weight, self.bias, self.activation, [], "tanh"
-        )  # (..., in) -> (..., out)
+        )
 
 
 def packed_for_inference(model):
-    """Make a model that gives the same logits sooner, and cannot be trained.
+    """Make a model that gives the same logits sooner, for the weights as they are now, without training.
 
-    Each linear layer becomes a :class:`PackedLinear`, the first one of a feed-forward part
-    with its GELU. Where that is not possible, as on a GPU, the layers stay what they are.
-
-    Args:
-        model (GPTModel): language model or classifier; it is not changed.
-
-    Returns:
-        GPTModel: for the weights as they are now; pack again after training. The linear
-        layers take memory of their own (0.34 GB for the blocks of GPT-2 124M, 0.15 GB for
-        its output layer); all else is shared with ``model``. In evaluation mode.
+    Each linear layer becomes a :class:`PackedLinear`; where that is not possible, as on a GPU, it stays
+    as it is. Packed layers take memory of their own (0.34 GB for the blocks of GPT-2 124M, 0.15 GB for
+    its output layer); all else is shared with ``model``, which does not change.
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     packed = copy.deepcopy(model, shared).eval()  # deepcopy takes what is in ``shared`` as copied already
@@ -127,17 +102,10 @@ def keys_and_values(attention, x):
 
 
 def attend(attention, x, keys, values, is_causal=False):
-    """Attention of some positions to given keys and values.
+    """Attention of n positions x, (B, n, C), to keys and values, (B, H, T, D) each: (B, n, C).
 
-    Args:
-        attention (MultiHeadAttention): the layer.
-        x (torch.Tensor): the positions that ask, shape (B, n, C).
-        keys, values (torch.Tensor): the positions that answer, shape (B, H, T, D).
-        is_causal (bool): whether each position sees itself and earlier ones only; then n
-            must be T. A single position that stands last sees all T and needs no mask.
-
-    Returns:
-        torch.Tensor: shape (B, n, C).
+    A single position that stands last sees all T and needs no mask. With ``is_causal``, n is T and each
+    position sees itself and earlier ones only.
     """
     B, n, _ = x.shape
     queries = attention.split_heads(attention.W_query(x))  # (B, n, C) -> (B, H, n, D)
@@ -159,10 +127,7 @@ def after_attention(block, x, attended):
 
 
 def block_at_last_position(block, x):
-    """What a block gives at the last position: (B, T, C) -> (B, 1, C).
-
-    Keys and values are needed at all positions, everything else at one.
-    """
+    """What a block gives at the last position: (B, T, C) -> (B, 1, C). Only keys and values need them all."""
     normed = block.norm1(x)
     keys, values = keys_and_values(block.att, normed)
     attended = attend(block.att, normed[:, -1:], keys, values)
@@ -180,20 +145,10 @@ def before_last_block(model, input_ids):
 
 
 def last_token_logits(model, input_ids):
-    """Equal to ``model(input_ids)[:, -1, :]``, without the logits that this throws away.
+    """Equal to ``model(input_ids)[:, -1, :]``, also in its gradients, without what this throws away.
 
-    Gradients are those of the plain expression, too. In training mode with dropout, other
-    random numbers are drawn.
-
-    Args:
-        model (GPTModel): language model or classifier.
-        input_ids (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
-
-    Returns:
-        torch.Tensor: logits, shape (B, V), or (B, num_classes) for a classifier.
-
-    Raises:
-        ValueError: if the input has no tokens, or more than the model's context length.
+    Input: integer token IDs, (B, T), T from 1 to the context length, else ``ValueError``. Output: logits,
+    (B, V), or (B, num_classes) for a classifier. Dropout, in training mode, draws other random numbers.
     """
     if input_ids.shape[1] == 0:
         raise ValueError(f"The input has no tokens (shape {tuple(input_ids.shape)}). Give at least one.")
@@ -208,19 +163,10 @@ def last_token_logits(model, input_ids):
 
 
 class KeyValueCache:
-    """Keys and values of the tokens that a model has read, for each of its blocks.
+    """Keys and values of the tokens that a model has read: two tensors (B, H, max_tokens, D) for each block.
 
-    The tensors have their full size from the start, so that a new token is written into
-    its place and nothing else moves.
-
-    Args:
-        model (GPTModel): gives the number of blocks, shapes, data type and device.
-        batch_size (int): number of sequences B.
-        max_tokens (int): number of positions to keep room for.
-
-    Attributes:
-        keys, values (list of torch.Tensor): one of shape (B, H, max_tokens, D) for each block.
-        num_tokens (int): how many positions are filled.
+    They have their full size from the start: a new token goes to its place and nothing else moves.
+    ``num_tokens`` is how many positions are filled.
     """
 
     def __init__(self, model, batch_size, max_tokens):
@@ -233,54 +179,29 @@ class KeyValueCache:
 
 
 def read_tokens(model, input_ids, cache):
-    """Let the model read the next tokens and remember their keys and values.
+    """Let the model read the next tokens, (B, n), and keep their keys and values; the last logits, (B, V).
 
-    Args:
-        model (GPTModel): the model.
-        input_ids (torch.Tensor): the tokens that follow those in the cache, shape (B, n):
-            any number of them for an empty cache, then one at a time.
-        cache (KeyValueCache): filled further.
-
-    Returns:
-        torch.Tensor: logits after the last token, shape (B, V).
+    n is any number while the cache is empty, then 1.
     """
     start, end = cache.num_tokens, cache.num_tokens + input_ids.shape[1]
     x = model.embed(input_ids, first_position=start)  # (B, n) -> (B, n, C)
     for block, keys, values in zip(model.trf_blocks, cache.keys, cache.values):
         normed = block.norm1(x)
         keys[:, :, start:end], values[:, :, start:end] = keys_and_values(block.att, normed)
-        attended = attend(
-            block.att,
-            normed,
-            keys[:, :, :end],
-            values[:, :, :end],
-            is_causal=start == 0,  # a whole prompt needs the mask; a single new token may see everything
-        )
+        # a whole prompt needs the mask; a single new token may see everything
+        attended = attend(block.att, normed, keys[:, :, :end], values[:, :, :end], is_causal=start == 0)
         x = after_attention(block, x, attended)
     cache.num_tokens = end
     return model.out_head(model.final_norm(x[:, -1]))  # (B, C) -> (B, V)
 
 
 def generate_text_cached(model, idx, max_new_tokens, context_size):
-    """Extend token sequences greedily; the same tokens as ``generate_text_simple``, sooner.
+    """Extend token sequences as ``generate_text_simple`` does, with the same tokens, sooner.
 
-    While the sequence fits into ``context_size``, each step reads one new token. Once it
-    is longer, the model sees the last ``context_size`` tokens only, and each token moves to
-    the position before: GPT-2 adds a learned vector for the position to each token, so all
-    cached keys and values are void. From there on each step reads the whole window.
-
-    Args:
-        model (GPTModel): the model, in evaluation mode.
-        idx (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
-        max_new_tokens (int): how many tokens to append.
-        context_size (int): how many of the last tokens the model sees.
-
-    Returns:
-        torch.Tensor: token IDs, shape (B, T + max_new_tokens).
-
-    Raises:
-        ValueError: if ``idx`` has no token to start from, or if the model would see more
-            tokens than its context length.
+    While the sequence fits into ``context_size``, each step reads one new token. Once it is longer, the
+    model sees the last ``context_size`` tokens only, and each token moves to the position before: GPT-2
+    adds a learned vector for the position to each token, so all cached keys and values are void. From
+    there on each step reads the whole window.
     """
     if idx.shape[1] == 0:
         raise ValueError(f"The prompt has no tokens (shape {tuple(idx.shape)}). Give at least one.")
@@ -321,49 +242,31 @@ def check_only_last_block_trains(model):
 
 
 def last_block_inputs(model, data_loader, device):
-    """Compute once, for each example, what enters the last block.
+    """Compute once, for each example of a loader, what enters the last block, and keep it on ``device``.
 
-    The result takes N x T x C x 4 bytes in float32, all of it on ``device``: 385 MB for the
-    1,045 training messages of 120 tokens with GPT-2 124M. While it computes, the weights
-    stand in memory twice (:func:`packed_for_inference`). Nothing is drawn from torch's global
-    random generator.
-
-    Args:
-        model (GPTModel): the classifier on ``device``; all before its last block is frozen.
-        data_loader (DataLoader): gives token IDs (B, T), all of one length, and labels (B,).
-        device (torch.device): where to compute, and where the result stays.
-
-    Returns:
-        TensorDataset: pairs of activations (T, C) and label (), in the order of
-        ``data_loader.dataset``.
-
-    Raises:
-        ValueError: if a parameter before the last block is trainable, if the model has
-            dropout, if the loader has no fixed batch size or no examples, or if these differ
-            in length.
+    It takes N x T x C x 4 bytes in float32: 385 MB for the 1,045 training messages of 120 tokens with
+    GPT-2 124M; while it computes, the weights stand in memory twice. No random number is drawn. The result
+    is a TensorDataset in the order of ``data_loader.dataset``: activations (T, C), label ().
     """
     check_only_last_block_trains(model)
     if data_loader.batch_size is None:
         raise ValueError(
             "The loader has no fixed batch size. Make it with DataLoader(dataset, batch_size=...)."
         )
-    num_examples = len(data_loader.dataset)
-    if num_examples == 0:
+    dataset = data_loader.dataset
+    if len(dataset) == 0:
         raise ValueError("The loader has no examples.")
+    # without a generator of its own, each pass draws one number from the global one
     in_order = DataLoader(
-        data_loader.dataset,
-        batch_size=data_loader.batch_size,
-        collate_fn=data_loader.collate_fn,
-        generator=torch.Generator(),  # else each pass draws one number from the global one
+        dataset, data_loader.batch_size, collate_fn=data_loader.collate_fn, generator=torch.Generator()
     )
-    activations, labels = None, []
-    start = 0
+    activations, labels, start = None, [], 0
     frozen = packed_for_inference(model)
     for input_batch, target_batch in in_order:
         with torch.no_grad():
             x = before_last_block(frozen, input_batch.to(device))  # (B, T) -> (B, T, C)
         if activations is None:
-            activations = x.new_empty(num_examples, *x.shape[1:])  # (N, T, C)
+            activations = x.new_empty(len(dataset), *x.shape[1:])  # (N, T, C)
         if x.shape[1] != activations.shape[1]:
             raise ValueError(
                 f"The messages have different lengths: {activations.shape[1]} and {x.shape[1]} tokens. "
@@ -376,18 +279,10 @@ def last_block_inputs(model, data_loader, device):
 
 
 def cached_loader(model, data_loader, device):
-    """Make a loader that gives cached activations where ``data_loader`` gives token IDs.
+    """Make a loader that gives activations (B, T, C) where ``data_loader`` gives token IDs (B, T).
 
-    It has the batch size, the order and the ``drop_last`` of ``data_loader`` and draws the
-    same random numbers: from the same state of the generator come the same batches.
-
-    Args: as :func:`last_block_inputs`.
-
-    Returns:
-        DataLoader: gives activations (B, T, C) and labels (B,), both on ``device``.
-
-    Raises:
-        ValueError: as :func:`last_block_inputs`.
+    It has the batch size, the order and the ``drop_last`` of ``data_loader`` and draws the same random
+    numbers. What can be cached, and what it costs: see :func:`last_block_inputs`.
     """
     return DataLoader(
         last_block_inputs(model, data_loader, device),
@@ -397,20 +292,10 @@ def cached_loader(model, data_loader, device):
 
 
 class LastBlockClassifier(nn.Module):
-    """The part of a classifier that trains: last block, final norm and head.
+    """The part of a classifier that trains: last block, final norm and head, those of ``model``, no copies.
 
-    The three are those of ``model``, not copies: training them trains ``model``. With the
-    loaders of :func:`cached_loader` it goes into ``train_classifier_simple`` and the other
-    functions of ``classification.py`` in place of ``model``.
-
-    Args:
-        model (GPTModel): the classifier, with its new head; all before its last block is frozen.
-
-    Input: float tensor of what enters the last block, shape (B, T, C).
-    Output: logits of the last token, shape (B, 1, num_classes).
-
-    Raises:
-        ValueError: if a parameter before the last block is trainable, or if the model has dropout.
+    With the loaders of :func:`cached_loader` it goes into the functions of ``classification.py`` in place
+    of ``model``: what enters the last block, (B, T, C) -> logits of the last token, (B, 1, num_classes).
     """
 
     def __init__(self, model):

@@ -1,16 +1,23 @@
 """Files written whole or not at all, their hashes, and room on the disk."""
 
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import edition  # noqa: F401 - tiktoken needs no network
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can remove a file that another process has open
+    fcntl = None
 
 
 class DiskFullError(OSError):
@@ -18,8 +25,8 @@ class DiskFullError(OSError):
 
 
 def is_disk_full(error):
-    """Whether an error says that the disk, or the user's share of it, is used up."""
-    full = (errno.ENOSPC, errno.EDQUOT)
+    """Whether an error says that the disk, or what of it the user or a file may take, is used up."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return isinstance(error, DiskFullError) or getattr(error, "errno", None) in full
 
 
@@ -71,44 +78,54 @@ def sample_hash_of(path):
 def atomic_file(target):
     """Give a temporary path to write; it becomes ``target`` only if the block ends without an error."""
     target = Path(target)
+    remove_leftovers(target)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
     partial = Path(name)
     try:
-        yield partial
+        with os.fdopen(handle):
+            with suppress(OSError):  # some network folders have no locks
+                lock(handle)  # until the block ends: this one is no leftover
+            yield partial
         os.chmod(partial, 0o644)  # mkstemp made it private to this user
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_safetensors(path, shapes, arrays, metadata):
-    """Write NumPy arrays (float32, contiguous) in the safetensors format, one after the other.
+def write_tensors(path, layout, arrays, metadata):
+    """Write NumPy arrays one after the other in the safetensors format, so that memory need not hold all.
 
-    The format: the length of the header in 8 bytes, the header as JSON, the values
-    (https://huggingface.co/docs/safetensors). ``shapes`` is {name: shape}, ``arrays`` gives the
-    arrays in its order, ``metadata`` is {key: str}. To it is added ``sha256``, 32 digits for the values.
+    That is the length of the header in 8 bytes, the header as JSON, the values
+    (https://huggingface.co/docs/safetensors). When the library's own ``save_file`` is killed, it
+    leaves a file of a random name behind, and its errors do not say of which kind they are.
+
+    Args:
+        path (Path): the file to write, where ``metadata`` asks for a hash seekable.
+        layout (dict): {name: (``"float32"`` or ``"float16"``, shape)}.
+        arrays (iterable): the arrays in the order of ``layout``, contiguous.
+        metadata (dict): {key: str}. For the key ``sha256``, the hash of all values is put in.
     """
-    header, end = {"__metadata__": {**metadata, "sha256": "0" * 32}}, 0
-    for name, shape in shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    header, end = {"__metadata__": metadata}, 0
+    for name, (dtype, shape) in layout.items():
+        code, size = {"float32": ("F32", 4), "float16": ("F16", 2)}[dtype]
+        start, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
     length = len(json.dumps(header))
     length += -(8 + length) % 64  # values begin where fast reading wants them to
-    require_space(path.parent, 8 + length + end, path.name)
     digest = hashlib.sha256()
-    with atomic_file(path) as partial, open(partial, "wb") as file:
+    with open(path, "wb") as file:
         file.seek(8 + length)
         for array in arrays:
             digest.update(array)
             file.write(array)
-        header["__metadata__"]["sha256"] = digest.hexdigest()[:32]
+        if "sha256" in metadata:
+            header["__metadata__"] = {**metadata, "sha256": digest.hexdigest()[: len(metadata["sha256"])]}
         file.seek(0)
         file.write(length.to_bytes(8, "little") + json.dumps(header).encode().ljust(length))
 
 
 def has_its_values(path, note):
-    """Whether a file of :func:`write_safetensors` has the values that were written.
+    """Whether a file of :func:`write_tensors` has the values of its ``sha256``.
 
     They are read once after each change of the file: ``note`` is a file that remembers its state.
     Where that cannot be written, they are read each time.
@@ -125,3 +142,41 @@ def has_its_values(path, note):
     with suppress(OSError), atomic_file(note) as partial:
         partial.write_text(state)
     return True
+
+
+def replace_together(contents):
+    """Give several files new contents, {path: bytes}: all of them, or after an error none."""
+    before = {path: Path(path).read_bytes() for path in contents}
+    try:
+        for path, content in contents.items():
+            with atomic_file(path) as partial:
+                partial.write_bytes(content)
+    except BaseException:
+        for path, content in before.items():
+            if Path(path).read_bytes() != content:
+                Path(path).write_bytes(content)
+        raise
+
+
+def remove_leftovers(target):
+    """Remove temporary files of :func:`atomic_file` whose process was killed before it could do so."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with suppress(OSError):  # such as BlockingIOError: another process writes it
+            if leftover.is_file():
+                with open(leftover, "rb") as file:
+                    lock(file)
+                leftover.unlink()
+
+
+def lock(file):
+    """Lock an open file; ``BlockingIOError`` if another process has locked it."""
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def require_replaceable(path):
+    """Raise ``OSError`` if ``path`` is there and is no file, or one that is protected from writing."""
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(f"{path} is a folder or a device. Name a file.")
+    if path.exists() and not (os.access(path, os.W_OK) and path.stat().st_mode & stat.S_IWUSR):
+        raise PermissionError(f"{path} is protected from writing. Name another file, or allow it: chmod u+w")

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+import files
 from downloads import fetch_file, join_source
 from edition import ASSETS, EMBEDDED, MODELS, find_model
-from files import has_its_values, sample_hash_of, sha256_of, why_not_writable, write_safetensors
 
 MODEL_SIZES = tuple(model.size for model in MODELS)
 
@@ -74,7 +74,7 @@ def download_and_load_gpt2(model_size, models_dir):
         raise ValueError(f"Unknown model size {model_size!r}. Choose one of: {', '.join(MODEL_SIZES)}.")
     folder = Path(models_dir) / model_size
     if not mapped_is_current(folder, model_size):
-        if reason := why_not_writable(folder):
+        if reason := files.why_not_writable(folder):
             print(f"{folder} cannot be written ({reason}). Each load reads the checkpoint into memory.")
             if model_size == EMBEDDED.size and not (folder / DATA_FILE).exists():
                 folder = ASSETS / model_size
@@ -161,7 +161,7 @@ def verify_file(model_size, folder, name, path):
     expected = known_hashes(model_size).get(name)
     if expected is None:
         verify_content(model_size, folder, name, path)
-    elif (found := sha256_of(path)) != expected:
+    elif (found := files.sha256_of(path)) != expected:
         raise ValueError(f"its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected {expected}")
 
 
@@ -349,9 +349,11 @@ def mapped_name(name):
 def write_mapped(folder, tensors):
     """Write the mapped copy, one tensor at a time; ``tensors`` as :func:`provide_tensors` gives them."""
     shapes = expected_shapes(read_settings(folder / SETTINGS_FILE))
-    shapes = {mapped_name(n): shape[::-1] if n.endswith("/w") else shape for n, shape in shapes.items()}
+    layout = {mapped_name(n): ("float32", s[::-1] if n.endswith("/w") else s) for n, s in shapes.items()}
     arrays = (np.ascontiguousarray(a.T if n.endswith("/w") else a, dtype="<f4") for n, a in tensors)
-    write_safetensors(folder / MAPPED_FILE, shapes, arrays, metadata=origins_in(folder))
+    files.require_space(folder, 4 * sum(map(math.prod, shapes.values())), MAPPED_FILE)
+    with files.atomic_file(folder / MAPPED_FILE) as partial:
+        files.write_tensors(partial, layout, arrays, {**origins_in(folder), "sha256": "0" * 32})
 
 
 def read_mapped(path, settings):
@@ -364,11 +366,8 @@ def read_mapped(path, settings):
 
 
 def origins_in(folder):
-    """{file: hash} of what a copy can be made from, the same in a copied folder.
-
-    The index of a TensorFlow checkpoint is small and holds a checksum of each tensor.
-    """
-    hashes = {INDEX_FILE: sha256_of, SAFETENSORS_FILE: sample_hash_of}
+    """{file: hash} of what a copy can be made from. The small index holds a checksum of each tensor."""
+    hashes = {INDEX_FILE: files.sha256_of, SAFETENSORS_FILE: files.sample_hash_of}
     return {name: hash_of(folder / name)[:32] for name, hash_of in hashes.items() if (folder / name).exists()}
 
 
@@ -394,7 +393,7 @@ def mapped_is_current(folder, model_size):
         published = known_hashes(model_size).get(INDEX_FILE)
         if published and not published.startswith(noted.get(INDEX_FILE, "")):  # that of an earlier book
             return False
-        if has_its_values(mapped, note=folder / VERIFIED_FILE):
+        if files.has_its_values(mapped, note=folder / VERIFIED_FILE):
             return True
     print(f"{mapped} was changed or damaged. Its values are read from the checkpoint again.")
     return False

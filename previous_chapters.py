@@ -1,24 +1,24 @@
 """GPT-2 as the earlier chapters of the book built it.
 
-The notebooks import this module where they need the model, its pretrained weights
-or its text. It holds, in this order: the table of model sizes, the model from its
-smallest part to the whole, the mapping of OpenAI's weights, and text generation.
+In this order: the table of model sizes, the model from its smallest part to the whole, the mapping of
+OpenAI's weights, and text generation.
 
-Sources: Radford et al. (2019) for the architecture and the weights; Raschka (2024),
-*Build a Large Language Model (From Scratch)*, for the structure and the names.
+Sources: Radford et al. (2019) for the architecture and the weights; Raschka (2024), *Build a Large
+Language Model (From Scratch)*, for the structure and the names.
 
-Shapes in comments use B for the batch size, T for the number of tokens, C for the
-embedding width (``emb_dim``), H for the number of attention heads, D = C / H for the
-width of one head and V for the vocabulary size.
+Shapes: B is the batch size, T the number of tokens, C the embedding width (``emb_dim``), H the number of
+attention heads, D = C / H the width of one head, V the vocabulary size. ``cfg`` is a model's configuration,
+a dict as :func:`model_config` gives it; ``tokenizer`` is ``tiktoken.get_encoding("gpt2")``.
 """
 
+import edition  # noqa: F401 - it sets what PyTorch and tiktoken read when they start
+
+# isort: split
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
-
-import edition  # noqa: F401 - tiktoken needs no network
 
 # ---------------------------------------------------------------------------------
 # Model sizes
@@ -41,17 +41,7 @@ MODEL_CONFIGS = {
 
 
 def model_config(name):
-    """Return the complete configuration of one model.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``, for example ``"gpt2-small (124M)"``.
-
-    Returns:
-        dict: ``vocab_size context_length drop_rate qkv_bias emb_dim n_layers n_heads``.
-
-    Raises:
-        ValueError: if the name is not in the table.
-    """
+    """The complete configuration of a model named in ``MODEL_CONFIGS``; ``ValueError`` for another name."""
     if name not in MODEL_CONFIGS:
         raise ValueError(f"Unknown model {name!r}. Choose one of: {', '.join(MODEL_CONFIGS)}.")
     return {**BASE_CONFIG, **MODEL_CONFIGS[name]}
@@ -63,13 +53,7 @@ def model_config(name):
 
 
 class LayerNorm(nn.Module):
-    """Normalise each token's vector to mean 0 and variance 1, then scale and shift it.
-
-    Args:
-        emb_dim (int): width C of the vectors.
-
-    Input and output: float tensor of shape (..., C).
-    """
+    """Normalise each token's vector, (..., C), to mean 0 and variance 1, then scale and shift it."""
 
     def __init__(self, emb_dim):
         super().__init__()
@@ -83,10 +67,9 @@ class LayerNorm(nn.Module):
 
 
 class GELU(nn.Module):
-    """The activation function of GPT-2: GELU in its tanh approximation.
+    """The activation function of GPT-2: GELU in its tanh approximation (Hendrycks and Gimpel 2016).
 
-    0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), element by element; any shape.
-    Source: Hendrycks and Gimpel (2016).
+    0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), element by element.
     """
 
     def forward(self, x):
@@ -94,13 +77,7 @@ class GELU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between them, applied to each token by itself.
-
-    Args:
-        cfg (dict): a model configuration; uses ``emb_dim``.
-
-    Input and output: float tensor of shape (B, T, C).
-    """
+    """Two linear layers with a GELU between them, applied to each token by itself: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -115,21 +92,10 @@ class FeedForward(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal self-attention with several heads.
+    """Causal self-attention with several heads: (B, T, d_in) -> (B, T, d_out).
 
-    Args:
-        d_in (int): width of the input vectors.
-        d_out (int): width C of the output vectors; a multiple of ``num_heads``.
-        context_length (int): longest input that the model is built for. Attention itself
-            needs no fixed length; the argument is part of the published interface.
-        dropout (float): share of attention weights dropped in training.
-        num_heads (int): number of heads H.
-        qkv_bias (bool): whether query, key and value have a bias.
-
-    Input: float tensor of shape (B, T, d_in). Output: (B, T, d_out).
-
-    Raises:
-        ValueError: if ``d_out`` is not a multiple of ``num_heads``.
+    ``d_out`` is a multiple of ``num_heads``, else ``ValueError``. ``context_length`` is part of the
+    published interface; attention itself needs no fixed length.
     """
 
     def __init__(self, d_in, d_out, context_length, dropout, num_heads, qkv_bias=False):
@@ -171,13 +137,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer of GPT-2: attention, then feed-forward, each around a residual connection.
-
-    Args:
-        cfg (dict): a model configuration.
-
-    Input and output: float tensor of shape (B, T, C).
-    """
+    """Attention, then feed-forward, each within a residual connection: (B, T, C) -> (B, T, C)."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -203,15 +163,8 @@ class TransformerBlock(nn.Module):
 class GPTModel(nn.Module):
     """GPT-2: token and position embeddings, a stack of transformer blocks, an output layer.
 
-    Args:
-        cfg (dict): ``vocab_size context_length emb_dim n_heads n_layers drop_rate
-            qkv_bias``, for example from :func:`model_config`.
-
-    Input: integer tensor of token IDs, shape (B, T), T at most ``context_length``.
-    Output: float tensor of logits, shape (B, T, V).
-
-    Raises:
-        ValueError: in the forward pass, if the input is longer than ``context_length``.
+    Input: integer token IDs, (B, T), T at most ``context_length``, else ``ValueError``.
+    Output: logits, (B, T, V).
     """
 
     def __init__(self, cfg):
@@ -241,6 +194,12 @@ class GPTModel(nn.Module):
         x = self.final_norm(x)
         return self.out_head(x)  # (B, T, C) -> (B, T, V)
 
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        """As always in PyTorch. The published modules store the causal mask of each block; it is left out."""
+        masks = {f"trf_blocks.{i}.att.mask" for i in range(len(self.trf_blocks))}
+        weights = {name: value for name, value in state_dict.items() if name not in masks}
+        return super().load_state_dict(weights, strict, assign)
+
 
 # ---------------------------------------------------------------------------------
 # OpenAI's weights
@@ -248,17 +207,9 @@ class GPTModel(nn.Module):
 
 
 def load_weights_into_gpt(gpt, params):
-    """Copy pretrained weights into a model.
+    """Copy pretrained weights, ``params`` as ``download_and_load_gpt2`` returns them, into a model.
 
-    All shapes are checked before the first value is copied, so that a model is never
-    left half loaded.
-
-    Args:
-        gpt (GPTModel): the model to fill, on any device.
-        params (dict): nested dict of float32 arrays as ``download_and_load_gpt2`` returns it.
-
-    Raises:
-        ValueError: if the number of blocks or the shape of a parameter differs.
+    Where the number of blocks or a shape differs, it raises ``ValueError`` before it copies anything.
     """
     with torch.no_grad():
         for name, value in match_weights(gpt, params).items():
@@ -266,10 +217,7 @@ def load_weights_into_gpt(gpt, params):
 
 
 class SkipRandomValues(TorchFunctionMode):
-    """Context in which new layers get no random values: ``torch.nn.init`` does nothing.
-
-    Together with ``torch.device("meta")`` (shapes without memory), a model is made at once.
-    """
+    """Context in which new layers get no random values: ``torch.nn.init`` does nothing."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if getattr(func, "__module__", None) == "torch.nn.init":  # some functions have no __module__
@@ -278,24 +226,13 @@ class SkipRandomValues(TorchFunctionMode):
 
 
 def model_from_weights(cfg, params, out_head=None):
-    """Make a model whose parameters are pretrained weights: ``load_weights_into_gpt``, sooner.
+    """Make a model, on the CPU, whose parameters are pretrained weights: ``load_weights_into_gpt``, sooner.
 
-    Arrays that have the layout of the parameter already are used as they are, without a copy:
-    with the mapped file of ``download_and_load_gpt2``, loading reads next to nothing. The
-    output layer has values of its own, because the model can train it apart from the embedding.
-
-    Args:
-        cfg (dict): a model configuration, for example from :func:`model_config`.
-        params (dict): as for :func:`load_weights_into_gpt`; writable arrays.
-        out_head (np.ndarray): values of the output layer, shape (V, C); default: a copy of ``wte``.
-
-    Returns:
-        GPTModel: the model on the CPU.
-
-    Raises:
-        ValueError: as :func:`load_weights_into_gpt`.
+    Arrays that have the layout of the parameter already are used as they are, without a copy: with the
+    mapped file of ``download_and_load_gpt2``, loading reads next to nothing. The model can train its
+    output layer apart from the embedding, so that gets values of its own: ``out_head``, (V, C), or a copy.
     """
-    with torch.device("meta"), SkipRandomValues():
+    with torch.device("meta"), SkipRandomValues():  # shapes without memory and without values
         gpt = GPTModel(cfg)
     weights = match_weights(gpt, params)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in weights.items()}
@@ -307,17 +244,11 @@ def model_from_weights(cfg, params, out_head=None):
 
 
 def match_weights(gpt, params):
-    """Find the pretrained values of each parameter of a model.
+    """The pretrained values of each parameter of a model: {its name: array of its shape}, views, no copies.
 
-    OpenAI stores a linear layer as an [in, out] matrix and the query, key and value
-    matrices as one; PyTorch's ``nn.Linear`` holds [out, in]. The checkpoint has no
-    output layer of its own: it reuses the token embedding.
-
-    Returns:
-        dict: {name of the parameter: array of its shape}; the arrays are views, not copies.
-
-    Raises:
-        ValueError: as :func:`load_weights_into_gpt`.
+    OpenAI stores a linear layer as an [in, out] matrix and the query, key and value matrices as one;
+    PyTorch's ``nn.Linear`` holds [out, in]. The checkpoint has no output layer of its own: it reuses
+    the token embedding.
     """
     if len(params["blocks"]) != len(gpt.trf_blocks):
         raise ValueError(
@@ -378,15 +309,9 @@ def generate_text_simple(model, idx, max_new_tokens, context_size):
 
     Args:
         model (GPTModel): the model, in evaluation mode.
-        idx (torch.Tensor): integer token IDs, shape (B, T), T at least 1.
-        max_new_tokens (int): how many tokens to append.
+        idx (torch.Tensor): integer token IDs, (B, T), T at least 1, else ``ValueError``.
+        max_new_tokens (int): how many tokens to append: the result is (B, T + max_new_tokens).
         context_size (int): how many of the last tokens the model sees.
-
-    Returns:
-        torch.Tensor: token IDs, shape (B, T + max_new_tokens).
-
-    Raises:
-        ValueError: if ``idx`` has no token to start from.
     """
     if idx.shape[1] == 0:
         raise ValueError(f"The prompt has no tokens (shape {tuple(idx.shape)}). Give at least one.")
@@ -401,27 +326,11 @@ def generate_text_simple(model, idx, max_new_tokens, context_size):
 
 
 def text_to_token_ids(text, tokenizer):
-    """Encode a text; ``<|endoftext|>`` in it becomes the one special token of that name.
-
-    Args:
-        text (str): the text.
-        tokenizer (tiktoken.Encoding): GPT-2's tokenizer, ``tiktoken.get_encoding("gpt2")``.
-
-    Returns:
-        torch.Tensor: int64 token IDs, shape (1, T); T is 0 for an empty text.
-    """
+    """Encode a text as int64 token IDs, (1, T); ``<|endoftext|>`` in it becomes the token of that name."""
     token_ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"})
     return torch.tensor(token_ids, dtype=torch.long).unsqueeze(0)  # (T,) -> (1, T)
 
 
 def token_ids_to_text(token_ids, tokenizer):
-    """Decode token IDs.
-
-    Args:
-        token_ids (torch.Tensor): integer token IDs, shape (1, T).
-        tokenizer (tiktoken.Encoding): GPT-2's tokenizer.
-
-    Returns:
-        str: the text.
-    """
+    """Decode integer token IDs, (1, T), to a text."""
     return tokenizer.decode(token_ids.squeeze(0).tolist())  # (1, T) -> (T,)

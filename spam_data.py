@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from downloads import fetch_file, join_source
-from edition import ASSETS, PAD_TOKEN_ID, chosen_data
+from edition import ASSETS, DATA_CHOICES, PAD_TOKEN_ID, UCI_FOLDER, chosen_data
 from files import atomic_file, sha256_of
 
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
@@ -29,8 +29,6 @@ MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239
 MAX_BYTES = 50_000_000  # so much of another one is unpacked, and no more
 
 SAMPLE_FILE = ASSETS / "sms_sample.tsv"
-UCI_FOLDER = Path("sms_spam_collection")
-DATA_CHOICES = ("uci", "sample")
 LABELS = {"ham": 0, "spam": 1}
 
 WAY_ON = (

@@ -5,29 +5,35 @@
     python text_classifier.py classify "You are a winner" "See you at eight"
     python text_classifier.py classify --file messages.txt
 
-``initial`` runs the whole chain of notebooks 01 to 07 and prints the accuracy and loss of the
-three sets before any fine-tuning. ``finetune`` does what notebook 08 does and saves the
-classifier; ``classify`` uses it. Under ``torchrun``, ``finetune`` shares the work among several
-processes: see ``distributed.py``.
+``initial`` runs the whole chain of notebooks 01 to 07 and prints the accuracy and loss of the three sets
+before any fine-tuning. ``finetune`` does what notebook 08 does and saves the classifier, under ``torchrun``
+in several processes; ``classify`` uses it, or before that the one that ships with the book. Results go to
+the standard output, everything else to the standard error. Each command is one function.
 """
 
 import argparse
+import contextlib
+import os
+import re
 import sys
+import tempfile
 from pathlib import Path
 
+# before PyTorch, for which it sets something
+from edition import ASSETS, EMBEDDED, MODELS, SET_NAMES, chosen_data, chosen_model, get_tokenizer
+
+# isort: split
 import torch
 
 from classification import (
-    CLASS_NAMES,
     build_classifier,
     calc_accuracy_loader,
     calc_loss_loader,
-    fine_tuning_settings,
     load_classifier,
     load_messages,
     save_classifier,
     spam_probabilities,
-    train_classifier_simple,
+    train_as_published,
 )
 from devices import choose_device, device_named
 from distributed import (
@@ -37,207 +43,235 @@ from distributed import (
     one_after_the_first,
     process_group,
 )
-from edition import EMBEDDED, MODELS, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, get_tokenizer
 from fast_paths import LastBlockClassifier, cached_loader
+from files import is_disk_full, require_replaceable, require_space
 from previous_chapters import MODEL_CONFIGS
 from spam_data import DATA_CHOICES
 
-CLASSIFIERS = Path("classifiers")  # where the command line saves classifiers and looks for them
+CLASSIFIERS = Path("classifiers")  # where finetune saves and classify looks
+SHIPPED = ASSETS / "classifier.safetensors"  # used before there is one
+BATCH_SIZE = 32  # messages that are classified at once
+READ_SIZE, MAX_LINE = 1 << 16, 1 << 20  # bytes of a file of messages: read at once, and of one message
+
+# ---------------------------------------------------------------------------------
+# The commands
+# ---------------------------------------------------------------------------------
 
 
-def fine_tune(
-    name, data_choice, device, num_epochs=5, learning_rate=None, models_dir=MODELS_DIR, cached=False
-):
-    """Do what notebooks 01 to 08 do, with the same random draws: data, classifier, fine-tuning.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``.
-        data_choice (str): ``"uci"`` or ``"sample"``.
-        device (torch.device): where to compute.
-        num_epochs (int): passes over the training set.
-        learning_rate (float): default: that of :func:`fine_tuning_settings`.
-        models_dir (str or Path): folder for checkpoints.
-        cached (bool): compute the frozen blocks once for each message and keep the result in
-            memory, as notebook 11 does; the same weights up to rounding, sooner.
-
-    Returns:
-        tuple: ``(model, loaders, history)``: the fine-tuned classifier on the device; the
-        training, validation and test loader; what :func:`train_classifier_simple` returns.
-
-    Raises:
-        ValueError: if the longest message has more tokens than the model reads, or if several
-            processes shall train on cached activations.
-    """
-    if cached and num_processes() > 1:
-        raise ValueError("Cached activations are for one process. Leave out either --cached or torchrun.")
-    with one_after_the_first():
-        _, loaders = load_messages(name, data_choice)
-        model = build_classifier(name, models_dir).to(device)
-    train_loader, val_loader, _ = loaders
-    classifier = DistributedClassifier(model) if num_processes() > 1 else model
-    if cached:
-        train_loader, val_loader = (
-            cached_loader(model, loader, device) for loader in (train_loader, val_loader)
-        )
-        classifier = LastBlockClassifier(model)
-    settings = fine_tuning_settings(name)
-    if learning_rate is not None:
-        settings["lr"] = learning_rate
-
-    torch.manual_seed(123)
-    optimizer = torch.optim.AdamW(model.parameters(), **settings)
-    history = train_classifier_simple(
-        classifier, train_loader, val_loader, optimizer, device, num_epochs, eval_freq=50, eval_iter=5
-    )
-    return model, loaders, history
-
-
-def print_initial_results(name, data_choice, device):
+def run_initial(args):
     """Print accuracy (10 batches) and loss (5 batches) of the three sets before fine-tuning."""
-    _, loaders = load_messages(name, data_choice)
-    model = build_classifier(name).to(device)
-
-    print(
-        f"{name} on the {data_choice} data, {device}: "
-        f"messages padded to {loaders[0].dataset.max_length} tokens"
-    )
+    loaders = load_messages(args.model, args.data)
+    model = build_classifier(args.model).to(args.device)
+    max_length = loaders[0].dataset.max_length
+    print(f"{args.model} on the {args.data} data, {args.device}: messages padded to {max_length} tokens")
     torch.manual_seed(123)  # For reproducibility due to the shuffling in the training data loader
-    print_accuracies(model, loaders, device, num_batches=10)
+    print_accuracies(model, loaders, args.device, num_batches=10)
     with torch.no_grad():
         for set_name, loader in zip(SET_NAMES, loaders):
-            print(
-                f"{set_name.capitalize()} loss: {calc_loss_loader(loader, model, device, num_batches=5):.3f}"
-            )
+            loss = calc_loss_loader(loader, model, args.device, num_batches=5)
+            print(f"{set_name.capitalize()} loss: {loss:.3f}")
+
+
+def run_finetune(args):
+    """Fine-tune, print the accuracies on the three whole sets, and save the classifier."""
+    output = Path(args.output or default_output(args.model, args.data))
+    with process_group(args.device) as device:
+        if args.cached and num_processes() > 1:
+            raise ValueError("Cached activations are for one process. Leave out either --cached or torchrun.")
+        if is_first_process():
+            reserve(output)
+        with one_after_the_first():
+            loaders = load_messages(args.model, args.data)
+            model = build_classifier(args.model).to(device)
+        saved = [p for p in model.parameters() if p.requires_grad or not args.only_trained]
+        if is_first_process():
+            reserve(output, sum(p.numel() for p in saved) * (2 if args.only_trained else 4))
+
+        network, training = model, loaders[:2]
+        if num_processes() > 1:
+            network = DistributedClassifier(model)
+        if args.cached:
+            training = [cached_loader(model, loader, device) for loader in training]
+            network = LastBlockClassifier(model)
+        train_as_published(network, *training, args.model, device, args.epochs, args.learning_rate)
+        if not is_first_process():
+            return
+        if args.only_trained:  # measured as it is saved
+            for parameter in saved:
+                parameter.data = parameter.data.half().float()
+        print("Accuracy on the whole sets:")
+        accuracies = print_accuracies(model, loaders, device)
+        settings = args.model, args.data, loaders[0].dataset.max_length
+        options = {"accuracies": accuracies, "only_trained": args.only_trained}
+        save_somewhere(output, model, *settings, **options)
+        print(f"Saved as {output}")
+
+
+def run_classify(args):
+    """Print a line for each message, as they come: class, probability of spam, message, with tabs between."""
+    batches = in_batches(args.texts) if args.file is None else read_messages(args.file)
+    if args.classifier:
+        path, (model, settings) = args.classifier, load_classifier(args.classifier)
+    else:
+        path, model, settings = find_classifier()
+    names, max_length = settings["class_names"], settings["max_length"]
+    if len(names) != 2:
+        raise ValueError(
+            f"{path} knows {len(names)} classes. This command is for two, the second being spam."
+        )
+    threshold = settings["threshold"] if args.threshold is None else args.threshold
+    note(f"{path}: {settings['model']}, fine-tuned on {settings['data']}; threshold {threshold}")
+
+    model, tokenizer, number = model.to(args.device), get_tokenizer(), 0
+    for texts in batches:
+        probabilities = spam_probabilities(texts, model, tokenizer, args.device, max_length)
+        for text, probability in zip(texts, probabilities.tolist()):
+            number += 1
+            num_tokens = len(tokenizer.encode(text, disallowed_special=()))
+            if num_tokens > max_length:
+                length = f"it has {num_tokens} tokens, the classifier reads {max_length}"
+                note(f"Message {number} was cut: {length}.")
+            label, line = names[int(probability >= threshold)], " ".join(text.splitlines())
+            print(f"{label}\t{probability:.4f}\t{harmless(line) if sys.stdout.isatty() else line}")
+        sys.stdout.flush()
 
 
 def print_accuracies(model, loaders, device, num_batches=None):
-    """Print the accuracy on the training, validation and test set, in percent."""
+    """Print the accuracy on the training, validation and test set in percent; return {name: accuracy}."""
+    accuracies = {}
     for set_name, loader in zip(SET_NAMES, loaders):
-        accuracy = calc_accuracy_loader(loader, model, device, num_batches)
-        print(f"{set_name.capitalize()} accuracy: {accuracy * 100:.2f}%")
+        accuracies[set_name] = calc_accuracy_loader(loader, model, device, num_batches)
+        print(f"{set_name.capitalize()} accuracy: {accuracies[set_name] * 100:.2f}%")
+    return accuracies
 
 
-def fine_tune_and_save(name, data_choice, device, num_epochs, learning_rate, output, cached=False):
-    """Fine-tune, print the accuracies on the three whole sets, and save the classifier."""
-    output = Path(output or default_classifier_path(name, data_choice))
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder; --output names a file.")
-    output.parent.mkdir(parents=True, exist_ok=True)  # an impossible place shows before the training
-
-    model, loaders, _ = fine_tune(name, data_choice, device, num_epochs, learning_rate, cached=cached)
-    if not is_first_process():
-        return
-    print("Accuracy on the whole sets:")
-    print_accuracies(model, loaders, device)
-    save_classifier(output, model, name, data_choice, loaders[0].dataset.max_length)
-    print(f"Saved as {output}")
+# ---------------------------------------------------------------------------------
+# Files of classifiers
+# ---------------------------------------------------------------------------------
 
 
-def default_classifier_path(name, data_choice):
+def default_output(name, data_choice):
     """Where ``finetune`` saves, for example ``classifiers/gpt2-mini-10M-uci.safetensors``."""
     return CLASSIFIERS / f"{name.replace(' (', '-').rstrip(')')}-{data_choice}.safetensors"
 
 
-def newest_classifier():
-    """The path of the classifier that was saved last in the default folder.
+def reserve(path, num_bytes=0):
+    """Raise ``OSError`` unless a file of this size can be made at ``path``: one is made, for a moment."""
+    require_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    require_space(path.parent, num_bytes, path.name)
+    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))  # notices a quota
+        except (OSError, AttributeError) as error:  # not every system has it
+            if is_disk_full(error):
+                raise OSError(f"There is no room for {num_bytes:,} bytes in {path} ({error})") from error
 
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    paths = sorted(CLASSIFIERS.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not paths:
-        raise FileNotFoundError(
-            f"There is no classifier in the folder {CLASSIFIERS} yet. Make one (without a network): "
-            'python text_classifier.py finetune --model "gpt2-mini (10M)" --data sample'
-        )
-    return paths[-1]
+
+def save_somewhere(output, *classifier, **options):
+    """Save a classifier. Where that fails, save it among the temporary files: training takes long."""
+    try:
+        save_classifier(output, *classifier, **options)
+    except OSError as error:
+        failed = f"{output} could not be written ({error})"
+        try:
+            rescued = Path(tempfile.mkdtemp(prefix="classifier-")) / "classifier.safetensors"
+            save_classifier(rescued, *classifier, **options)
+        except OSError as again:
+            raise OSError(f"{failed}, nor a copy among the temporary files ({again})") from error
+        raise OSError(f"{failed}. The classifier is in {rescued}") from error
+
+
+def find_classifier():
+    """Path, model and settings of the newest good classifier, else of the one that ships with the book."""
+    paths = CLASSIFIERS.glob("*.safetensors")
+    for path in sorted(paths, key=lambda path: path.lstat().st_mtime, reverse=True):
+        try:
+            if path.name.startswith("."):
+                raise ValueError(f"{path} is a hidden file.")
+            return path, *load_classifier(path)
+        except (OSError, ValueError) as error:
+            note(f"Left out: {error}")
+    return SHIPPED, *load_classifier(SHIPPED)
+
+
+# ---------------------------------------------------------------------------------
+# Messages
+# ---------------------------------------------------------------------------------
+
+
+def in_batches(texts):
+    for start in range(0, len(texts), BATCH_SIZE):
+        yield texts[start : start + BATCH_SIZE]
 
 
 def read_messages(file_name):
-    """Read a file with one message a line, in UTF-8; blank lines are skipped.
+    """Open a file (``"-"``: the standard input) and return a generator of lists of its messages."""
+    if file_name == "-":
+        return messages_in(sys.stdin.buffer, "The standard input")
+    return messages_in(open(file_name, "rb"), file_name)
 
-    Args:
-        file_name (str): the file; ``"-"`` is the standard input.
 
-    Returns:
-        list of str
+def messages_in(file, where):
+    """Yield lists of messages, one a line in UTF-8, as they arrive; blank lines are skipped.
 
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if it is not UTF-8 or has no message.
+    A file may be long, and the standard input slow: what was classified does not stay in memory.
     """
-    content = sys.stdin.buffer.read() if file_name == "-" else Path(file_name).read_bytes()
-    where = "The standard input" if file_name == "-" else file_name
-    try:
-        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"{where} is not a text in UTF-8: line {line} cannot be decoded.") from error
-    messages = [line for line in lines if line.strip()]
-    if not messages:
+    number, rest, found, chunk = 0, b"", False, None
+    while chunk != b"":
+        chunk = file.read1(READ_SIZE)  # waits for some bytes, not for so many
+        *lines, rest = (rest + chunk).split(b"\n")
+        if chunk == b"":
+            lines = [rest]
+        elif len(rest) > MAX_LINE:
+            raise ValueError(f"{where}: line {number + len(lines) + 1} is longer than {MAX_LINE:,} bytes.")
+        texts = []
+        for line in lines:
+            number += 1
+            text = decode(line, number, where)
+            if text.strip():
+                texts.append(text)
+        found = found or bool(texts)
+        yield from in_batches(texts)
+    if not found:
         raise ValueError(f"{where} has no messages.")
-    return messages
 
 
-def print_classes(texts, classifier, threshold, device):
-    """Print a line for each text: class, probability of spam, text, with tabs between them.
-
-    What is not a result goes to stderr: which classifier, and which texts were cut.
-
-    Args:
-        texts (list of str): the messages.
-        classifier (str or Path): the file of the classifier; default: :func:`newest_classifier`.
-        threshold (float): smallest probability that is called spam; default: that of the file.
-        device (torch.device): where to compute.
-    """
-    path = classifier or newest_classifier()
-    model, settings = load_classifier(path)
-    threshold = settings["threshold"] if threshold is None else threshold
-    max_length = settings["max_length"]
-    print(
-        f"{path}: {settings['model']}, fine-tuned on {settings['data']}; threshold {threshold}",
-        file=sys.stderr,
-    )
-    tokenizer = get_tokenizer()
-    for number, text in enumerate(texts, start=1):
-        num_tokens = len(tokenizer.encode(text, disallowed_special=()))
-        if num_tokens > max_length:
-            print(
-                f"Message {number} was cut: it has {num_tokens} tokens, the classifier reads {max_length}.",
-                file=sys.stderr,
-            )
-
-    probabilities = spam_probabilities(texts, model.to(device), tokenizer, device, max_length)
-    for text, probability in zip(texts, probabilities.tolist()):
-        label = settings["class_names"][int(probability >= threshold)]
-        print(f"{label}\t{probability:.4f}\t{' '.join(text.splitlines())}")
+def decode(line, number, where):
+    """A line of bytes as text, without its end and without a byte-order mark."""
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not a text in UTF-8: line {number} cannot be decoded.") from error
+    if "\0" in text:
+        raise ValueError(f"{where} is not a text in UTF-8: line {number} holds NULs, perhaps of UTF-16.")
+    return text
 
 
-def message_interface(model, tokenizer, device, max_length=None, threshold=0.5):
-    """A small interface for a live notebook: a text field, a slider, and the answer below them.
+# ---------------------------------------------------------------------------------
+# Streams
+# ---------------------------------------------------------------------------------
 
-    Args:
-        model, tokenizer, device, max_length: as for :func:`classify_review`.
-        threshold (float): where the slider starts; from this probability on, the answer is spam.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
-    Returns:
-        ipywidgets.VBox: its children are a Textarea, a FloatSlider and a Label.
-    """
-    import ipywidgets as widgets
 
-    text = widgets.Textarea(value="You are a winner", description="Message")
-    slider = widgets.FloatSlider(value=threshold, min=0, max=1, step=0.01, description="Threshold")
-    answer = widgets.Label()
+def harmless(text):
+    """Control characters by their codes, so that a message cannot steer the terminal."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
-    def update(change=None):
-        (probability,) = spam_probabilities([text.value], model, tokenizer, device, max_length).tolist()
-        label = CLASS_NAMES[int(probability >= slider.value)]
-        answer.value = f"{label} (probability of spam {probability:.2f})"
 
-    text.observe(update, names="value")
-    slider.observe(update, names="value")
-    update()
-    return widgets.VBox([text, slider, answer])
+def note(text):
+    print(harmless(text), file=sys.stderr)
+
+
+def prepare_streams():
+    """Let no character stop the output, and open what is closed: its number must not go to another file."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a replacement for the stream, as in tests
+            stream.reconfigure(errors="backslashreplace")
 
 
 # ---------------------------------------------------------------------------------
@@ -264,87 +298,71 @@ def make_parser():
     """Describe the commands and their options."""
     parser = argparse.ArgumentParser(description="Classify SMS messages with GPT-2.")
     commands = parser.add_subparsers(dest="command", required=True)
-    initial = commands.add_parser("initial", help="accuracy and loss before fine-tuning")
-    finetune = commands.add_parser("finetune", help="fine-tune a classifier and save it")
-    classify = commands.add_parser(
-        "classify",
-        help="classify messages with a saved classifier",
-        description="Print a line for each message: class, probability of spam, message, separated by tabs.",
-    )
+    parsers = {}
+    for command, run, help in (
+        ("initial", run_initial, "accuracy and loss before fine-tuning"),
+        ("finetune", run_finetune, "fine-tune a classifier and save it"),
+        ("classify", run_classify, "classify messages with a saved classifier"),
+    ):
+        parsers[command] = commands.add_parser(command, help=help, description=run.__doc__)
+        parsers[command].set_defaults(run=run)
+        parsers[command].add_argument("--device", default=choose_device(), help="cpu, cuda, mps, ...")
 
-    for command in (initial, finetune):
-        command.add_argument(
-            "--model",
-            choices=list(MODEL_CONFIGS),
-            default=chosen_model(),
-            help="default: the variable CHOOSE_MODEL, else gpt2-small (124M)",
-        )
-        command.add_argument(
-            "--data",
-            choices=DATA_CHOICES,
-            default=chosen_data(),
-            help="the UCI collection or the sample of this book; default: the variable CHOOSE_DATA, else uci",
-        )
+    for command in ("initial", "finetune"):
+        add = parsers[command].add_argument
+        add("--model", choices=list(MODEL_CONFIGS), help="default: CHOOSE_MODEL, else gpt2-small (124M)")
+        add("--data", choices=DATA_CHOICES, help="default: CHOOSE_DATA, else uci, the SMS Spam Collection")
 
-    finetune.add_argument(
-        "--epochs", type=number(int, 1, 1000, "a whole number from 1 to 1000"), default=5, help="default: 5"
-    )
-    finetune.add_argument(
-        "--learning-rate",
-        type=number(float, 1e-12, 1, "a number above 0 and at most 1"),
-        help=f"default: {MODELS[1].learning_rate}, for {EMBEDDED.name} {EMBEDDED.learning_rate}",
-    )
-    finetune.add_argument(
-        "--output",
-        metavar="FILE",
-        help=f"default: a file in the folder {CLASSIFIERS}, named after model and data; it is replaced",
-    )
+    epochs = number(int, 1, 1000, "a whole number from 1 to 1000")
+    rate = number(float, 1e-12, 1, "a number above 0 and at most 1")
+    rates = f"default: {MODELS[1].learning_rate}, for {EMBEDDED.name} {EMBEDDED.learning_rate}"
+    add = parsers["finetune"].add_argument
+    add("--epochs", type=epochs, default=5, help="default: 5")
+    add("--learning-rate", type=rate, help=rates)
+    add("--output", metavar="FILE", help=f"default: named after model and data, in {CLASSIFIERS}; replaced")
+    add("--cached", action="store_true", help="the same sooner: compute the frozen blocks once (notebook 11)")
+    add("--only-trained", action="store_true", help="a small file: what was trained, in float16")
 
-    finetune.add_argument(
-        "--cached",
-        action="store_true",
-        help="compute the frozen blocks once for each message and keep the result in memory (notebook 11): "
-        "the same weights up to rounding, in less time",
-    )
-
-    classify.add_argument("texts", nargs="*", metavar="TEXT", help="a message")
-    classify.add_argument(
-        "--file", help="a UTF-8 file with one message a line, blank lines skipped; - is the standard input"
-    )
-    classify.add_argument(
-        "--classifier",
-        metavar="FILE",
-        help=f"what finetune saved; default: the newest file in the folder {CLASSIFIERS}",
-    )
-    classify.add_argument(
-        "--threshold",
-        type=number(float, 0, 1, "a number from 0 to 1"),
-        help="call a message spam from this probability on; default: as saved with the classifier",
-    )
-    for command in (initial, finetune, classify):
-        command.add_argument("--device", type=device_named, default=choose_device())
+    probability = number(float, 0, 1, "a number from 0 to 1")
+    add = parsers["classify"].add_argument
+    add("texts", nargs="*", metavar="TEXT", help="a message; one that begins with - stands behind --")
+    add("--file", help="a UTF-8 file with one message a line, blank lines skipped; - is the standard input")
+    add("--classifier", metavar="FILE", help=f"default: the newest in {CLASSIFIERS}, else that of the book")
+    add("--threshold", type=probability, help="spam from this probability on; default: that of the file")
     return parser
+
+
+def read_arguments():
+    """What the command line says, with the device, the model and the data that it does not name."""
+    parser = make_parser()
+    args, unknown = parser.parse_known_args()
+    if unknown:
+        hint = " (a message that begins with - stands behind --)" if args.command == "classify" else ""
+        parser.error(harmless(f"unrecognized arguments: {' '.join(unknown)}{hint}"))
+    if args.command == "classify" and bool(args.texts) == (args.file is not None):
+        parser.error("classify needs messages: either texts or --file, not both")
+    args.device = device_named(args.device)
+    if args.command != "classify":
+        args.model, args.data = args.model or chosen_model(), args.data or chosen_data()
+    return args
 
 
 def main():
     """Run the command line: exit status 0, 1 after an error, 2 if the command itself is wrong."""
-    parser = make_parser()
-    args = parser.parse_args()
-    if args.command == "classify" and bool(args.texts) == (args.file is not None):
-        parser.error("classify needs messages: either texts or --file, not both")
+    prepare_streams()
     try:
-        if args.command == "initial":
-            print_initial_results(args.model, args.data, args.device)
-        elif args.command == "finetune":
-            with process_group(args.device) as device:
-                fine_tune_and_save(
-                    args.model, args.data, device, args.epochs, args.learning_rate, args.output, args.cached
-                )
-        else:
-            texts = args.texts if args.file is None else read_messages(args.file)
-            print_classes(texts, args.classifier, args.threshold, args.device)
+        args = read_arguments()
+        if args.command == "finetune" or is_first_process():  # under torchrun, one is enough for the others
+            args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output has seen enough, as in "... | head -1"
+        for stream in (sys.stdout, sys.stderr):  # what is left to print goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except KeyboardInterrupt:
+        note("Interrupted.")
+        sys.exit(130)
     except (OSError, ValueError) as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {harmless(str(error))}")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import torch  # noqa: E402
 
 from classification import add_classification_head, freeze_all_layers, unfreeze_last_block  # noqa: E402
+from devices import cpu_name  # noqa: E402
 from files import atomic_file  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config  # noqa: E402
 
@@ -193,14 +197,9 @@ def measure(name, job, steps):
 
 def machine():
     """What the measurements depend on."""
-    model_names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     memory_kb = int(Path("/proc/meminfo").read_text().split()[1])
     return {
-        "processor": model_names[0] if model_names else platform.machine(),
+        "processor": cpu_name(),
         "cores": os.cpu_count(),
         "memory_bytes": memory_kb * 1024,
         "python": platform.python_version(),

@@ -28,6 +28,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
@@ -40,10 +43,13 @@ from transformers import (  # noqa: E402
 
 from classification import (  # noqa: E402
     add_classification_head,
+    fine_tuning_settings,
     freeze_all_layers,
     load_pretrained_model,
     unfreeze_last_block,
 )
+from devices import cpu_name  # noqa: E402
+from edition import PAD_TOKEN_ID  # noqa: E402
 from fast_paths import (  # noqa: E402
     LastBlockClassifier,
     cached_loader,
@@ -81,8 +87,7 @@ QUICK = {
 }
 # The largest difference between two outputs that rounding explains
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
-PADDING = 50256
-LEARNING_RATE, WEIGHT_DECAY = 5e-5, 0.1
+SETTINGS = fine_tuning_settings("gpt2-small (124M)")
 
 
 def main():
@@ -133,14 +138,6 @@ def machine(device, dtype):
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-
-
-def cpu_name():
-    """The model of the processor; on Linux as the system names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 # ---------------------------------------------------------------------------------
@@ -241,7 +238,7 @@ class Bench:
 
     def random_ids(self, *shape):
         """Token IDs without the padding token, which transformers' classifier looks for."""
-        return torch.randint(PADDING, shape, generator=torch.Generator().manual_seed(123))
+        return torch.randint(PAD_TOKEN_ID, shape, generator=torch.Generator().manual_seed(123))
 
     def take_turns(self, jobs, repeats):
         """Run {side: function} in turns. Returns {side: list of seconds} and {side: last result}."""
@@ -269,7 +266,7 @@ class Bench:
         plain, book = self.plain_model(), self.book_model()
         other = self.place(GPT2LMHeadModel.from_pretrained(self.transformers_dir, attn_implementation="sdpa"))
         other.generation_config.eos_token_id = None  # nothing ends the text early
-        other.generation_config.pad_token_id = PADDING
+        other.generation_config.pad_token_id = PAD_TOKEN_ID
 
         def transformers_tokens():
             mask = torch.ones_like(ids)
@@ -310,7 +307,7 @@ class Bench:
             add_classification_head(model)
             unfreeze_last_block(model)
         other = GPT2ForSequenceClassification.from_pretrained(
-            self.transformers_dir, attn_implementation="sdpa", pad_token_id=PADDING
+            self.transformers_dir, attn_implementation="sdpa", pad_token_id=PAD_TOKEN_ID
         )
         other.requires_grad_(False)
         other.transformer.h[-1].requires_grad_(True)
@@ -455,7 +452,7 @@ class Training:
             generator=torch.Generator().manual_seed(123),  # each side sees the same batches
         )
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trainable, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(trainable, **SETTINGS)
         self.network = model
 
     def logits(self, network, inputs):

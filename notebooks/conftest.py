@@ -75,4 +75,5 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    os.environ["TQDM_DISABLE"] = "1"  # for the notebooks' kernels: stored outputs have no progress bars
+    # For the notebooks' kernels: stored outputs have no progress bars, and solutions pass their checks.
+    os.environ |= {"TQDM_DISABLE": "1", "CHECKS_MUST_HOLD": "1"}

@@ -23,12 +23,18 @@ NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 
 def need_browser_and_pages():
     """Skip the calling module, or stop, when there is nothing to test with."""
-    missing = None
+    need_browser()
+    if not NOTEBOOKS:
+        skip_or_stop(f"No built pages in {HTML}: run `make book` first.")
+
+
+def need_browser():
+    """Skip the calling module, or stop, when there is no browser."""
     if find_browser() is None:
-        missing = f"No browser found; looked for {', '.join(BROWSERS)}."
-    elif not NOTEBOOKS:
-        missing = f"No built pages in {HTML}: run `make book` first."
-    if missing and os.environ.get("BOOK_BROWSER") == "required":
+        skip_or_stop(f"No browser found; looked for {', '.join(BROWSERS)}.")
+
+
+def skip_or_stop(missing):
+    if os.environ.get("BOOK_BROWSER") == "required":
         raise RuntimeError(missing)
-    if missing:
-        pytest.skip(missing, allow_module_level=True)
+    pytest.skip(missing, allow_module_level=True)

@@ -9,20 +9,26 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import edition  # noqa: F401 - it sets what PyTorch reads when it starts
+
+# isort: split
 import pytest
 import torch
 from web_server import WebServer
 
 import gpt_download
+from classification import add_classification_head, save_classifier
 from downloads import is_web_address
 from edition import get_tokenizer
 from files import why_not_writable
 from gpt_download import nest
+from previous_chapters import MODEL_CONFIGS, GPTModel
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
 from tools.checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SPAM_MIRROR = os.environ.get("SPAM_MIRROR")  # the one variable of the caller that tests use: see uci_mirror
+collect_ignore_glob = ["data/*"]  # no tests, nor notebooks to execute
 VARIABLES = "CHOOSE_MODEL CHOOSE_DATA GPT2_MIRROR GPT2_VERIFY SPAM_MIRROR SPAM_VERIFY PYTEST_ADDOPTS".split()
 
 
@@ -86,6 +92,31 @@ def uci_file(uci_mirror, tmp_path_factory):
 def messages_file(request):
     """The UCI messages where SPAM_MIRROR has them, else the sample."""
     return request.getfixturevalue("uci_file") if SPAM_MIRROR else SAMPLE_FILE
+
+
+# ---------------------------------------------------------------------------------
+# A small classifier
+# ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model():
+    """A tiny classifier with random values that reads GPT-2's token IDs, all of it trainable."""
+    torch.manual_seed(1)
+    config = {"vocab_size": 50257, "context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
+    model = GPTModel({**config, "drop_rate": 0.0, "qkv_bias": True})
+    add_classification_head(model)
+    return model.eval()
+
+
+@pytest.fixture
+def saved(model, tmp_path, monkeypatch):
+    """The file of the tiny classifier, whose model has the name "tiny"."""
+    shape = {"context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
+    monkeypatch.setitem(MODEL_CONFIGS, "tiny", shape)
+    path = tmp_path / "made" / "tiny.safetensors"
+    save_classifier(path, model, "tiny", "sample", max_length=12, threshold=0.25)
+    return path
 
 
 # ---------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def test_quick_benchmark_compares_the_outputs_of_all_sides(run_python, tmp_path)
 CONF = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "book" / "extensions")!r})
-extensions = ["myst_parser", "benchmark_tables"]
+extensions = ["myst_parser", "result_tables"]
 """
 
 
@@ -99,7 +99,7 @@ def build(tmp_path):
 
     def run(results):
         (tmp_path / "conf.py").write_text(CONF)
-        (tmp_path / "index.md").write_text("# Speed\n\n```{benchmark-tables}\n```\n")
+        (tmp_path / "index.md").write_text("# Speed\n\n```{result-table} speed\n```\n")
         (tmp_path / "results").mkdir()
         for name, result in results.items():
             (tmp_path / "results" / name).write_text(json.dumps(result))

@@ -1,12 +1,11 @@
-"""classification.py: head, freezing, accuracy, loss, training, use, and the command line."""
+"""classification.py: head, freezing, accuracy, loss, training, saving, and use."""
 
-import contextlib
+import ast
 import copy
-import io
+import json
 import math
-import os
 import re
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from classification import (
     calc_loss_loader,
     classify_review,
     evaluate_model,
+    fine_tune,
     fine_tuning_settings,
     freeze_all_layers,
     load_classifier,
@@ -32,29 +32,12 @@ from classification import (
     train_classifier_simple,
     unfreeze_last_block,
 )
+from files import atomic_file
 from gpt_download import download_and_load_gpt2
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
-from text_classifier import default_classifier_path, fine_tune, message_interface, newest_classifier
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
-CONFIG = {
-    "vocab_size": 50257,
-    "context_length": 16,
-    "emb_dim": 8,
-    "n_heads": 2,
-    "n_layers": 2,
-    "drop_rate": 0.0,
-    "qkv_bias": True,
-}
-
-
-@pytest.fixture
-def model():
-    """A tiny classifier with random values that reads GPT-2's token IDs, all of it trainable."""
-    torch.manual_seed(1)
-    model = GPTModel(CONFIG)
-    add_classification_head(model)
-    return model.eval()
 
 
 @pytest.fixture
@@ -82,6 +65,24 @@ def always(model, label):
 
 def trainable(model):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+IMPORTED = """
+import sys
+import classification
+print(*[module.__file__ for module in sys.modules.values() if getattr(module, "__file__", None)], sep="\\n")
+"""
+
+
+def test_lesson_imports_neither_a_parser_of_commands_nor_distributed_code(run_python):
+    files = [Path(line) for line in run_python("-c", IMPORTED).stdout.splitlines()]
+    ours = [path for path in files if path.parent == ROOT]
+    assert {"classification.py", "edition.py", "previous_chapters.py"} <= {path.name for path in ours}
+    for path in ours:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not {"argparse", "torch.distributed"} & set(names), path.name
 
 
 # ---------------------------------------------------------------------------------
@@ -341,7 +342,7 @@ def fine_tune_tiny(model, loader, monkeypatch):
     """A function that runs ``fine_tune`` on the tiny model and ten shuffled examples."""
     before = copy.deepcopy(model)
     loaders = [DataLoader(loader.dataset, batch_size=4, shuffle=True) for _ in range(3)]
-    monkeypatch.setattr(classification, "load_messages", lambda name, data: (None, loaders))
+    monkeypatch.setattr(classification, "load_messages", lambda name, data: loaders)
 
     def run(**arguments):
         monkeypatch.setattr(classification, "build_classifier", lambda name, folder: copy.deepcopy(before))
@@ -379,15 +380,6 @@ def test_fine_tuning_refuses_messages_that_the_model_cannot_read(monkeypatch):
 # ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def saved(model, tmp_path, monkeypatch):
-    """The file of the tiny classifier."""
-    monkeypatch.setitem(MODEL_CONFIGS, "tiny", CONFIG)
-    path = tmp_path / "made" / "tiny.safetensors"
-    save_classifier(path, model, "tiny", "sample", max_length=12, threshold=0.25)
-    return path
-
-
 def test_loaded_classifier_is_the_saved_one(saved, model):
     loaded, settings = load_classifier(saved)
     assert same_values(loaded, model) and len(list(loaded.parameters())) == len(list(model.parameters()))
@@ -416,11 +408,11 @@ def test_loading_draws_no_random_numbers(saved):
 def test_failed_saving_leaves_the_former_file(saved, model, monkeypatch):
     before = saved.read_bytes()
 
-    def fail(tensors, path, metadata):
+    def fail(path, arrays, metadata):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(classification, "save_file", fail)
+    monkeypatch.setattr(classification, "write_tensors", fail)
     with pytest.raises(OSError, match="disk full"):
         save_classifier(saved, model, "tiny", "sample", max_length=12)
     assert saved.read_bytes() == before and list(saved.parent.iterdir()) == [saved]
@@ -452,31 +444,161 @@ def test_file_that_is_no_safetensors_file_is_refused(saved):
         ("max_length", "long", "'long'"),
         ("threshold", "1.5", "threshold is 1.5, not between 0 and 1"),
         ("threshold", "nan", "threshold is nan"),
-        ("class_names", '["spam"]', "not a list of two names"),
+        ("class_names", '["spam"]', "not a list of 2 to 1000 names"),
+        ("class_names", json.dumps(["x"] * 1001), "not a list of 2 to 1000 names"),
+        ("class_names", '{"0": "ham", "1": "spam"}', "not a list"),
         ("class_names", "spam", "damaged or was not saved"),
+        ("class_names", "[" * 100_000, "damaged or was not saved"),
+        ("class_names", '["ham", 1]', "1 is no name"),
+        ("class_names", '["ham", "  "]', "'  ' is no name"),
+        ("class_names", r'["ham", "spam\t1.0000\thello\nham"]', r"'spam\\t1.0000\\thello\\nham' is no name"),
+        ("data", "sms\x1b[2J", r"'sms\\x1b\[2J' is no name"),
+        ("accuracies", "high", "damaged or was not saved"),
     ],
 )
 def test_impossible_metadata_are_named(saved, key, value, message):
-    with safe_open(saved, framework="pt") as file:
-        metadata = file.metadata() | {key: value}
-    tensors = load_file(saved)
-    save_file(tensors, saved, {key: value for key, value in metadata.items() if value is not None})
+    def settings(metadata):
+        return {key: value for key, value in metadata.items() if value is not None}
+
+    change_file(saved, lambda tensors, metadata: (tensors, settings(metadata | {key: value})))
     with pytest.raises(ValueError, match=message):
         load_classifier(saved)
 
 
-@pytest.mark.parametrize("change", ["missing", "shape"])
-def test_wrong_tensors_are_named(saved, change):
-    with safe_open(saved, framework="pt") as file:
-        metadata = file.metadata()
-    tensors = load_file(saved)
-    if change == "missing":
-        del tensors["out_head.bias"]
-    else:
-        tensors["out_head.bias"] = torch.zeros(3)
-    save_file(tensors, saved, metadata)
-    with pytest.raises(ValueError, match="(?s)damaged or was not saved.*out_head.bias"):
+def change_file(path, change):
+    """Give a file the tensors and the metadata that ``change`` makes of its own."""
+    with safe_open(path, framework="pt") as file:
+        tensors, metadata = change(load_file(path), file.metadata())
+    save_file(tensors, path, metadata)
+
+
+BIAS, HEAD = "trf_blocks.0.norm1.shift", "out_head.weight"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"out_head.bias": None}, "missing or unknown tensors: out_head.bias"),
+        ({BIAS: None}, f"missing or unknown tensors: {BIAS}"),
+        ({"tok_emb.weight": None, "out_head.bias": None}, "missing or unknown tensors: out_head.bias"),
+        ({"extra.weight": torch.zeros(3)}, "missing or unknown tensors: extra.weight"),
+        ({"out_head.bias": torch.zeros(3)}, "size mismatch for out_head.bias"),
+        ({HEAD: torch.full((2, 8), torch.nan)}, f"{HEAD} holds NaN or infinity.*Make it anew"),
+        ({BIAS: torch.full((8,), -torch.inf)}, f"{BIAS} holds NaN or infinity"),
+        ({BIAS: torch.zeros(8).half()}, r"\['float16', 'float32'\], not all float32 or all float16"),
+        ({BIAS: torch.zeros(8, dtype=torch.int64)}, "'int64'"),
+    ],
+)
+def test_wrong_tensors_are_named(saved, change, message):
+    def changed(tensors, metadata):
+        return {key: value for key, value in {**tensors, **change}.items() if value is not None}, metadata
+
+    change_file(saved, changed)
+    with pytest.raises(ValueError, match=f"(?s)tiny.safetensors is damaged or was not saved.*{message}"):
         load_classifier(saved)
+
+
+def test_classifier_has_up_to_a_thousand_classes(saved, model):
+    add_classification_head(model, num_classes=3)
+    save_classifier(saved, model, "tiny", "mail.csv", 12, class_names=["ham", "Spam & Cie", "späm"])
+    loaded, settings = load_classifier(saved)
+    assert loaded.out_head.out_features == 3 and settings["class_names"] == ["ham", "Spam & Cie", "späm"]
+
+
+def test_accuracies_are_kept(saved, model):
+    save_classifier(saved, model, "tiny", "sample", 12, accuracies={"test": 0.95})
+    assert load_classifier(saved)[1]["accuracies"] == {"test": 0.95}
+
+
+@pytest.mark.parametrize(
+    "value, max_length, message", [(1.0, 17, "max_length is 17"), (math.nan, 12, "out_head.bias holds NaN")]
+)
+def test_what_could_not_be_loaded_is_not_saved(saved, model, value, max_length, message):
+    before = saved.read_bytes()
+    with torch.no_grad():
+        model.out_head.bias[0] = value
+    with pytest.raises(ValueError, match=message):
+        save_classifier(saved, model, "tiny", "sample", max_length)
+    assert saved.read_bytes() == before
+
+
+def test_file_that_is_protected_from_writing_stays(saved, model):
+    before = saved.read_bytes()
+    saved.chmod(0o400)
+    with pytest.raises(PermissionError, match="tiny.safetensors is protected from writing"):
+        save_classifier(saved, model, "tiny", "mail", max_length=12)
+    assert saved.read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+import classification
+from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
+
+def killed(path, *others):
+    path.write_bytes(b"half")
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+classification.write_tensors = killed
+MODEL_CONFIGS["tiny"] = {"emb_dim": 8, "n_heads": 2, "n_layers": 2}
+classification.save_classifier(sys.argv[1], GPTModel(model_config("tiny")), "tiny", "sample", 12)
+"""
+
+
+def test_what_a_killed_save_leaves_goes_with_the_next_save(saved, model, run_python):
+    before = saved.read_bytes()
+    run_python("-c", KILLED, saved)
+    (leftover,) = set(saved.parent.iterdir()) - {saved}
+    assert leftover.read_bytes() == b"half" and saved.read_bytes() == before
+    save_classifier(saved, model, "tiny", "mail", max_length=12)
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_two_that_write_one_file_leave_each_other_alone(tmp_path):
+    with atomic_file(tmp_path / "file") as one:
+        one.write_text("one")
+        with atomic_file(tmp_path / "file") as other:
+            other.write_text("other")
+        assert (tmp_path / "file").read_text() == "other"
+    assert (tmp_path / "file").read_text() == "one" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def only_trained(embedded_load, tmp_path):
+    """A classifier on the embedded checkpoint, and a file with what of it is trainable."""
+    model = build_classifier("gpt2-mini (10M)", embedded_load.models_dir)
+    path = tmp_path / "small.safetensors"
+    save_classifier(path, model, "gpt2-mini (10M)", "sample", 88, only_trained=True)
+    return model, path
+
+
+def test_only_what_was_trained_can_be_saved(only_trained, embedded_load):
+    model, path = only_trained
+    expected = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert {name.rpartition(".")[0] for name in expected} >= {"trf_blocks.5.norm1", "final_norm", "out_head"}
+    tensors = load_file(path)
+    assert tensors.keys() == expected and {value.dtype for value in tensors.values()} == {torch.float16}
+    assert path.stat().st_size < 2 * trainable(model) + 4096
+
+    loaded, settings = load_classifier(path, embedded_load.models_dir)
+    assert settings["max_length"] == 88 and trainable(loaded) == 0 and not loaded.training
+    for (name, found), saved in zip(loaded.named_parameters(), model.parameters()):
+        assert torch.equal(found, saved.half().float() if name in expected else saved), name
+
+
+def test_head_that_is_frozen_is_not_left_out(only_trained, tmp_path):
+    freeze_all_layers(only_trained[0])
+    with pytest.raises(ValueError, match="The head is frozen"):
+        save_classifier(tmp_path / "x", only_trained[0], "gpt2-mini (10M)", "sample", 88, only_trained=True)
+
+
+def test_missing_checkpoint_of_a_small_file_is_not_blamed_on_it(only_trained, tmp_path, monkeypatch):
+    def fail(name, models_dir):
+        raise OSError(f"no checkpoint in {models_dir}")
+
+    monkeypatch.setattr(classification, "load_pretrained_model", fail)
+    with pytest.raises(OSError, match=f"no checkpoint in {tmp_path}"):
+        load_classifier(only_trained[1], tmp_path)
 
 
 # ---------------------------------------------------------------------------------
@@ -583,8 +705,13 @@ def test_probabilities_leave_the_model_in_evaluation_mode(model, tokenizer):
     assert not model.training
 
 
-def test_interface_answers_each_change(model, tokenizer):
-    text, slider, answer = message_interface(model, tokenizer, CPU, max_length=6, threshold=0).children
+def test_interface_of_the_notebook_answers_each_change(model, tokenizer):
+    notebook = json.loads((ROOT / "notebooks" / "09_using_the_classifier.ipynb").read_text(encoding="utf-8"))
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {"spam_probabilities": spam_probabilities}
+    exec(next(source for source in sources if "def message_interface" in source), names)
+    interface = names["message_interface"](model, tokenizer, CPU, max_length=6, threshold=0)
+    text, slider, answer = interface.children
     answers = [answer.value]
     text.value = "Do you have time"
     answers.append(answer.value)
@@ -601,322 +728,3 @@ def test_long_message_set_is_refused_by_a_model_with_a_short_context(model, toke
     loader = DataLoader([(torch.zeros(17, dtype=torch.int64), torch.tensor(0))])
     with pytest.raises(ValueError, match="17 tokens.*context length is 16"):
         calc_accuracy_loader(loader, model, CPU)
-
-
-# ---------------------------------------------------------------------------------
-# Command line
-# ---------------------------------------------------------------------------------
-
-RESULTS = r"""{model} on the {data} data, cpu: messages padded to \d+ tokens
-Training accuracy: \d+\.\d\d%
-Validation accuracy: \d+\.\d\d%
-Test accuracy: \d+\.\d\d%
-Training loss: \d+\.\d\d\d
-Validation loss: \d+\.\d\d\d
-Test loss: \d+\.\d\d\d
-"""
-
-
-def test_command_line_prints_six_results_for_the_sample(run_python, embedded_load, tmp_path):
-    (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
-    arguments = ["initial", "--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu"]
-    process = run_python(classification.__file__, *arguments)
-    assert re.fullmatch(RESULTS.format(model=r"gpt2-mini \(10M\)", data="sample"), process.stdout)
-
-
-@pytest.fixture
-def command_line(monkeypatch, tmp_path):
-    """A function that does what ``python text_classifier.py ...`` does, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["text_classifier.py", *map(str, arguments)])
-        classification.main()
-
-    return run
-
-
-def test_command_line_prints_six_results_for_the_uci_messages(
-    command_line, embedded_load, uci_mirror, tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
-    monkeypatch.setenv("SPAM_MIRROR", uci_mirror)
-    command_line("initial", "--model", "gpt2-mini (10M)", "--data", "uci", "--device", "cpu")
-    lines = capsys.readouterr().out.split("\n", 1)[1]  # the first one says where the messages were saved
-    assert re.fullmatch(RESULTS.format(model=r"gpt2-mini \(10M\)", data="uci"), lines)
-
-
-@pytest.mark.parametrize(
-    "command, option, value",
-    [
-        ("initial", "--model", "gpt2-tiny"),
-        ("initial", "--data", "mail"),
-        ("initial", "--device", "abacus"),
-        ("finetune", "--model", "gpt2-tiny"),
-        ("finetune", "--data", "mail"),
-        ("finetune", "--epochs", "0"),
-        ("finetune", "--epochs", "1.5"),
-        ("finetune", "--learning-rate", "0"),
-        ("finetune", "--learning-rate", "nan"),
-        ("classify", "--threshold", "1.01"),
-        ("classify", "--threshold", "-0.1"),
-        ("classify", "--threshold", "high"),
-        ("classify", "--device", "abacus"),
-    ],
-)
-def test_command_line_names_an_impossible_value(command_line, capsys, command, option, value):
-    with pytest.raises(SystemExit) as exit:
-        command_line(command, f"{option}={value}")
-    error = capsys.readouterr().err
-    assert exit.value.code == 2 and f"argument {option}" in error and f"'{value}'" in error
-
-
-@pytest.mark.parametrize("command", ["initial", "finetune"])
-@pytest.mark.parametrize("variable, value", [("CHOOSE_MODEL", "gpt2-tiny"), ("CHOOSE_DATA", "mail")])
-def test_command_line_names_an_unknown_value_of_a_variable(
-    command_line, monkeypatch, command, variable, value
-):
-    monkeypatch.setenv("CHOOSE_DATA", "sample")
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(SystemExit, match=f"Error: .*'{value}'"):
-        command_line(command)
-
-
-# ---------------------------------------------------------------------------------
-# Command line: fine-tuning
-# ---------------------------------------------------------------------------------
-
-
-def run_finetune(folder, models_dir, *more):
-    """Run one epoch of ``finetune`` in a folder; returns what it printed."""
-    (folder / "gpt2").symlink_to(models_dir)
-    arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu", "--epochs", "1", *more]
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["text_classifier.py", "finetune", *arguments])
-        classification.main()
-    return output.getvalue()
-
-
-@pytest.fixture(scope="module")
-def finetuned(embedded_load, tmp_path_factory):
-    """What one epoch of ``finetune`` printed, and the folder where it ran."""
-    folder = tmp_path_factory.mktemp("finetuned")
-    return run_finetune(folder, embedded_load.models_dir), folder
-
-
-FINETUNED = r"""Ep 1 \(Step 000000\): Train loss .*, Val loss .*
-Ep 1 \(Step 000050\): Train loss .*, Val loss .*
-Training accuracy: .*% \| Validation accuracy: .*%
-Accuracy on the whole sets:
-Training accuracy: \d+\.\d\d%
-Validation accuracy: \d+\.\d\d%
-Test accuracy: \d+\.\d\d%
-Saved as classifiers/gpt2-mini-10M-sample.safetensors
-"""
-
-
-def test_finetune_prints_its_results(finetuned):
-    assert re.fullmatch(FINETUNED, finetuned[0])
-
-
-def test_finetune_saves_the_classifier_that_it_measured(finetuned, sample_loaders):
-    output, folder = finetuned
-    model, settings = load_classifier(folder / "classifiers" / "gpt2-mini-10M-sample.safetensors")
-    accuracy = calc_accuracy_loader(sample_loaders[2], model, CPU)
-    assert f"Test accuracy: {accuracy * 100:.2f}%" in output
-    assert (settings["model"], settings["data"]) == ("gpt2-mini (10M)", "sample")
-    assert settings["max_length"] == sample_loaders[0].dataset.max_length and settings["threshold"] == 0.5
-
-
-def test_finetune_on_cached_activations_gives_the_same_in_less_work(
-    finetuned, embedded_load, sample_loaders, tmp_path, monkeypatch
-):
-    batches_read = []
-    monkeypatch.setattr(
-        classification.GPTModel, "forward", counted(classification.GPTModel.forward, batches_read)
-    )
-    printed = run_finetune(tmp_path, embedded_load.models_dir, "--cached")
-    assert len(batches_read) == sum(map(len, sample_loaders))  # at the end; no step of the training
-    assert re.sub(r"\d\.\d{3}", "", printed) == re.sub(r"\d\.\d{3}", "", finetuned[0])
-    losses, expected = (re.findall(r"\d\.\d{3}", text) for text in (printed, finetuned[0]))
-    assert [float(loss) for loss in losses] == pytest.approx([float(loss) for loss in expected], abs=0.002)
-
-    one, other = (
-        load_classifier(folder / "classifiers" / "gpt2-mini-10M-sample.safetensors")[0].state_dict()
-        for folder in (tmp_path, finetuned[1])
-    )
-    for name, value in one.items():
-        if not name.endswith("W_key.bias"):  # no output depends on it: notebook 11
-            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-4)
-
-
-def counted(function, calls):
-    """The function, noting its calls."""
-
-    def run(*args):
-        calls.append(args)
-        return function(*args)
-
-    return run
-
-
-def test_cached_activations_are_for_one_process(monkeypatch):
-    monkeypatch.setattr(classification, "num_processes", lambda: 2)
-    with pytest.raises(ValueError, match="for one process. Leave out either --cached or torchrun"):
-        fine_tune("gpt2-mini (10M)", "sample", CPU, cached=True)
-
-
-def test_default_name_tells_model_and_data():
-    paths = {default_classifier_path(name, data) for name in MODEL_CONFIGS for data in ("uci", "sample")}
-    assert len(paths) == 2 * len(MODEL_CONFIGS)
-    assert str(default_classifier_path("gpt2-small (124M)", "uci").name) == "gpt2-small-124M-uci.safetensors"
-
-
-@pytest.mark.parametrize("output, message", [(".", "is a folder"), ("file/x.safetensors", "Error: .*file")])
-def test_impossible_output_is_named_before_training(command_line, tmp_path, monkeypatch, output, message):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(classification, "fine_tune", lambda *args, **more: pytest.fail("It trained first."))
-    with pytest.raises(SystemExit, match=message):
-        command_line(
-            "finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--output", tmp_path / output
-        )
-
-
-# ---------------------------------------------------------------------------------
-# Command line: classifying
-# ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def classify(command_line, saved, capsys, monkeypatch):
-    """A function that runs ``classify`` with the tiny classifier: {"lines": ..., "notes": ...}."""
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capsys.readouterr()
-        command_line("classify", "--classifier", saved, "--device", "cpu", *arguments)
-        printed = capsys.readouterr()
-        return {"lines": printed.out.splitlines(), "notes": printed.err}
-
-    return run
-
-
-def expected_lines(texts, path, tokenizer, threshold=0.25):
-    model, settings = load_classifier(path)
-    probabilities = one_by_one(texts, model, tokenizer, settings["max_length"]).tolist()
-    names = ["spam" if p >= threshold else "not spam" for p in probabilities]
-    return [f"{name}\t{p:.4f}\t{text}" for name, p, text in zip(names, probabilities, texts)]
-
-
-MESSAGES = ["Do you have time", "You are a winner", "See you at eight"]
-
-
-def test_classify_prints_class_probability_and_text(classify, saved, tokenizer):
-    assert classify(*MESSAGES)["lines"] == expected_lines(MESSAGES, saved, tokenizer)
-
-
-@pytest.mark.parametrize("threshold, name", [("0", "spam"), ("1", "not spam")])
-def test_threshold_can_be_chosen(classify, threshold, name):
-    lines = classify(*MESSAGES, "--threshold", threshold)["lines"]
-    assert [line.split("\t")[0] for line in lines] == [name] * 3
-
-
-def test_threshold_of_the_file_is_the_default(classify, saved, tokenizer, model):
-    (probability,) = one_by_one(MESSAGES[:1], model, tokenizer, 12).tolist()
-    names = []
-    for threshold in (probability - 0.01, probability + 0.01):
-        save_classifier(saved, model, "tiny", "sample", max_length=12, threshold=threshold)
-        names.append(classify(MESSAGES[0])["lines"][0].split("\t")[0])
-    assert names == ["spam", "not spam"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "\n".join(MESSAGES),
-        "\n".join(MESSAGES) + "\n",
-        "\r\n".join(MESSAGES) + "\r\n",
-        "\ufeff" + "\n\n  \n".join(MESSAGES) + "\n\n",
-    ],
-    ids=["no last line end", "Linux", "Windows", "byte-order mark and blank lines"],
-)
-@pytest.mark.parametrize("source", ["file", "-"])
-def test_messages_come_from_a_file_or_the_standard_input(
-    classify, saved, tokenizer, tmp_path, content, source
-):
-    (tmp_path / "file").write_bytes(content.encode())
-    result = classify("--file", source, stdin=content.encode() if source == "-" else b"")
-    assert result["lines"] == expected_lines(MESSAGES, saved, tokenizer)
-
-
-def test_a_line_for_each_text_with_several_lines(classify):
-    assert [line.split("\t")[2] for line in classify("one\ntwo")["lines"]] == ["one two"]
-
-
-def test_accents_and_other_scripts_are_text(classify, tmp_path):
-    (tmp_path / "file").write_bytes("Grüße, 好 😀\n".encode())
-    assert classify("--file", "file")["lines"][0].endswith("\tGrüße, 好 😀")
-
-
-def test_cut_message_is_reported(classify):
-    result = classify("short", " time" * 12, " time" * 13)
-    assert len(result["lines"]) == 3
-    assert result["notes"].count("was cut") == 1
-    assert re.search(r"Message 3 was cut: it has 13 tokens, the classifier reads 12\.", result["notes"])
-
-
-def test_classifier_in_use_is_named(classify, saved):
-    assert f"{saved}: tiny, fine-tuned on sample; threshold 0.25" in classify("time")["notes"]
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "file has no messages"),
-        (b"\n \n", "file has no messages"),
-        (b"fine\ncaf\xe9\n", "file is not a text in UTF-8: line 2"),
-        (None, "No such file.*file"),
-    ],
-)
-def test_unusable_file_is_named(classify, tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "file").write_bytes(content)
-    with pytest.raises(SystemExit, match=f"Error: .*{message}"):
-        classify("--file", "file")
-
-
-def test_empty_standard_input_is_named(classify):
-    with pytest.raises(SystemExit, match="standard input has no messages"):
-        classify("--file", "-")
-
-
-@pytest.mark.parametrize("arguments", [[], ["text", "--file", "file"]])
-def test_either_texts_or_a_file(classify, capsys, arguments):
-    with pytest.raises(SystemExit) as exit:
-        classify(*arguments)
-    assert exit.value.code == 2 and "either texts or --file, not both" in capsys.readouterr().err
-
-
-def test_without_a_classifier_the_command_that_makes_one_is_named(command_line):
-    with pytest.raises(SystemExit, match="no classifier .*python text_classifier.py finetune"):
-        command_line("classify", "Do you have time")
-
-
-def test_newest_classifier_is_the_default(command_line, saved, tmp_path, capsys, model):
-    (tmp_path / "classifiers").mkdir()
-    for number, name in enumerate(["b", "c", "a"]):
-        path = tmp_path / "classifiers" / f"{name}.safetensors"
-        path.write_bytes(saved.read_bytes())
-        os.utime(path, (number, number))
-    assert newest_classifier().name == "a.safetensors"
-    command_line("classify", "Do you have time", "--device", "cpu")
-    assert "classifiers/a.safetensors" in capsys.readouterr().err
-
-
-def test_exit_status_of_the_process(run_python, tmp_path):
-    process = run_python(classification.__file__, "classify", "Do you have time")
-    assert process.returncode == 1 and process.stdout == ""
-    assert process.stderr.startswith("Error: There is no classifier")
-    assert "Traceback" not in process.stderr

@@ -1,6 +1,12 @@
 """Fine-tuning in several processes gives what one process gives."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +15,9 @@ from safetensors.torch import load_file
 from distributed import is_first_process, num_processes, one_after_the_first, process_group
 from spam_data import SAMPLE_FILE
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 # Fine-tunes on 40 messages of the sample; one process, or several under torchrun.
 # float64: the gradient of the key bias is zero up to rounding, and AdamW divides it by its
@@ -59,8 +67,7 @@ def fine_tune(run_python, embedded_load, tmp_path):
     script.write_text(FINE_TUNE)
 
     def run(processes):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
-        start = torchrun if processes > 1 else []
+        start = [*TORCHRUN, processes] if processes > 1 else []
         process = run_python(*start, script, embedded_load.models_dir, tmp_path)
         assert process.returncode == 0, process.stderr
         notes = json.loads((tmp_path / f"{processes}.json").read_text())
@@ -85,34 +92,49 @@ def test_three_processes_train_as_one_does(fine_tune):
 
 
 # The command on the first lines of the sample, so that it takes seconds.
-FINETUNE_COMMAND = """
-import sys
+COMMAND = """
 from pathlib import Path
-import classification, spam_data
+import spam_data, text_classifier
 spam_data.SAMPLE_FILE = Path("messages.tsv")
-classification.main()
+text_classifier.main()
 """
 
 
-@pytest.mark.slow
-def test_finetune_command_gives_the_same_in_two_processes(run_python, embedded_load, tmp_path):
-    (tmp_path / "finetune.py").write_text(FINETUNE_COMMAND)
+@pytest.fixture
+def command(run_python, embedded_load, tmp_path):
+    """A function that runs a command, in one process or under torchrun; returns what it printed."""
+    (tmp_path / "command.py").write_text(COMMAND)
     lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "messages.tsv").write_text("".join(lines[:150]), encoding="utf-8")
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
-    printed, weights = [], []
-    for start in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]):
-        command = ["finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
-        process = run_python(*start, "finetune.py", *command, "--device", "cpu")
+
+    def run(start, *arguments):
+        process = run_python(*start, "command.py", *arguments, "--device", "cpu")
         assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_finetune_command_gives_the_same_in_two_processes(command, tmp_path):
+    printed, weights = [], []
+    for start in ([], [*TORCHRUN, 2]):
+        arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
+        printed.append(command(start, "finetune", *arguments))
         (saved,) = (tmp_path / "classifiers").iterdir()
-        printed.append(process.stdout)
         weights.append(load_file(saved))
         saved.unlink()
     assert printed[0] == printed[1] and printed[0].endswith("Saved as classifiers/" + saved.name + "\n")
     for name, value in weights[0].items():
         if not name.endswith("W_key.bias"):  # see above: the command computes in float32
             torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_initial_command_prints_once_in_two_processes(command):
+    printed = command([*TORCHRUN, 2], "initial", "--model", "gpt2-mini (10M)", "--data", "sample")
+    assert printed.count("Test loss") == 1 and len(printed.splitlines()) == 7
 
 
 TAKE_TURNS = """
@@ -136,10 +158,50 @@ assert num_processes() == 1, "the process group was not ended"
 def test_first_process_fetches_before_the_others_and_prints_alone(run_python, tmp_path):
     script, notes = tmp_path / "take_turns.py", tmp_path / "notes.txt"
     script.write_text(TAKE_TURNS)
-    process = run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, notes)
+    process = run_python(*TORCHRUN, 2, script, notes)
     assert process.returncode == 0, process.stderr
     assert notes.read_text().splitlines() == ["0 begins", "0 ends", "1 begins", "1 ends"]
     assert process.stdout == "printed by 0\n"
+
+
+SLEEP = """
+import os, sys, time
+from pathlib import Path
+from distributed import *
+
+with process_group(torch.device("cpu")):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(120)
+"""
+
+
+def is_running(pid):
+    """Whether there is such a process, one that has ended and only waits to be noticed apart."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert condition()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_with_a_torchrun_that_is_killed(tmp_path):
+    script, workers = tmp_path / "sleep.py", tmp_path / "workers"
+    script.write_text(SLEEP)
+    workers.mkdir()
+    command = [sys.executable, *TORCHRUN, "2", script, workers]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    torchrun = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(list(workers.iterdir())) == 2)
+    torchrun.send_signal(signal.SIGKILL)
+    torchrun.wait()
+    wait_until(lambda: not any(is_running(worker.name) for worker in workers.iterdir()), seconds=20)
 
 
 def test_without_torchrun_nothing_changes(capsys):

@@ -78,5 +78,5 @@ def test_links_lead_into_the_book_or_to_the_web(pdf, first_page_of):
 
 def test_solutions_are_shown(pdf):
     text = "".join(page.extract_text() for page in pdf.pages)
-    in_notebooks = sum((HTML / page).read_text("utf-8").count("# Solution") for page in NOTEBOOKS)
-    assert text.count("# Solution") == in_notebooks > 0
+    in_notebooks = sum((HTML / page).read_text("utf-8").count("#@title Solution") for page in NOTEBOOKS)
+    assert text.count("#@title Solution") == in_notebooks > 0

@@ -270,6 +270,36 @@ def test_longer_input_is_refused_with_both_lengths(tiny_model):
 
 
 # ---------------------------------------------------------------------------------
+# A state dict saved with the published modules
+# ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def review_classifier(tiny_model, tmp_path):
+    """What a reader saved: the published modules keep the causal mask of each block as a buffer."""
+    state = dict(tiny_model.state_dict())
+    for i in range(TINY["n_layer"]):
+        state[f"trf_blocks.{i}.att.mask"] = torch.triu(torch.ones(16, 16), diagonal=1)
+    torch.save(state, tmp_path / "review_classifier.pth")
+    return torch.load(tmp_path / "review_classifier.pth", weights_only=True)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_masks_of_the_published_modules_are_left_out(review_classifier, tiny_model, assign):
+    model = GPTModel(config_of(TINY))
+    printed = str(model)
+    assert str(model.load_state_dict(review_classifier, assign=assign)) == "<All keys matched successfully>"
+    assert str(model) == printed and model.state_dict().keys() == tiny_model.state_dict().keys()
+    assert torch.equal(model.eval()(random_ids(2, 5)), tiny_model(random_ids(2, 5)))
+
+
+@pytest.mark.parametrize("name", ["trf_blocks.2.att.mask", "trf_blocks.0.mask", "att.mask", "mask"])
+def test_no_other_unknown_tensor_is_left_out(review_classifier, name):
+    with pytest.raises(RuntimeError, match=f'Unexpected key.*"{name}"'):
+        GPTModel(config_of(TINY)).load_state_dict({**review_classifier, name: torch.zeros(1)})
+
+
+# ---------------------------------------------------------------------------------
 # Loading weights
 # ---------------------------------------------------------------------------------
 

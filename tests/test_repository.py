@@ -67,7 +67,7 @@ def test_address_stands_in_every_file_that_needs_it(book):
     assert files_with(ADDRESS, book) == expected
     assert yaml.safe_load((book / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"] == ADDRESS
     assert yaml.safe_load((book / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"] == ADDRESS
-    assert f'repository = "{ADDRESS}"' in first_cell(book / "notebooks" / NOTEBOOKS[-1]).source
+    assert f'"BOOK_REPOSITORY", "{ADDRESS}")' in first_cell(book / "notebooks" / NOTEBOOKS[-1]).source
 
 
 def test_address_can_be_set_again_changed_and_taken_out(book):
@@ -85,7 +85,7 @@ def test_without_an_address_no_file_names_one(book):
     badges = re.search(r"<!-- badges: .*? -->\n(.*?)<!-- end", (book / "README.md").read_text("utf-8"), re.S)
     assert badges[1] == ""
     assert "repository-code" not in (book / "CITATION.cff").read_text("utf-8")
-    assert 'repository = ""' in first_cell(book / "notebooks" / NOTEBOOKS[0]).source
+    assert '"BOOK_REPOSITORY", "")' in first_cell(book / "notebooks" / NOTEBOOKS[0]).source
 
 
 @pytest.mark.parametrize("written", [ADDRESS + "/", ADDRESS + ".git", ADDRESS + ".git/"])
@@ -105,6 +105,8 @@ def test_address_is_stored_in_one_form(book, written):
         "git@github.com:some-one/spam.git",
         'https://github.com/some-one/spam"; rm -rf x; "',
         "https://github.com/some-one/spam\n",
+        "https://github.com/some-one/..",
+        "https://github.com/some-one/./",
         " ",
     ],
 )
@@ -136,6 +138,21 @@ def test_only_the_source_of_the_first_cell_changes(book):
     assert different == [first] and len(before.cells) == len(after.cells)
     after.cells[first].source = before.cells[first].source
     assert before == after
+
+
+def test_all_files_change_or_none(book, monkeypatch):
+    before, last = contents(book), book / "notebooks" / NOTEBOOKS[-1]
+    replace = os.replace
+
+    def replace_all_but_the_last(source, target):
+        if Path(target) == last:
+            raise PermissionError(13, "Permission denied", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_all_but_the_last)
+    with pytest.raises(PermissionError):
+        set_repository(ADDRESS, book)
+    assert contents(book) == before
 
 
 def test_setting_that_is_gone_is_an_error(book):
@@ -171,6 +188,7 @@ def test_badges_lead_to_workflows_that_exist(book):
 def test_make_sets_keeps_refuses_and_removes_the_address(book):
     shutil.copy(ROOT / "Makefile", book)
     shutil.copytree(ROOT / "tools", book / "tools")
+    shutil.copy(ROOT / "files.py", book)
 
     def make(*variables):
         python = f"PYTHON={Path(sys.executable).as_posix()}"
@@ -179,6 +197,7 @@ def test_make_sets_keeps_refuses_and_removes_the_address(book):
 
     # not the variables of the `make test` that may have started these tests
     own_variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    own_variables.pop("BOOK_URL", None)
 
     before = contents(book)
     assert make(f"URL={ADDRESS}").stdout.startswith(
@@ -191,9 +210,17 @@ def test_make_sets_keeps_refuses_and_removes_the_address(book):
     nbformat.write(notebook, path)
     assert f"Repository: {ADDRESS}. Files changed: 1.\n  notebooks/{NOTEBOOKS[0]}" in make().stdout
     assert path.read_bytes() == complete
-    refused = make("URL=https://example.org")
-    assert refused.returncode != 0 and "'https://example.org' is not the address" in refused.stderr
-    assert setting(book)[0] == ADDRESS
+    commands = (
+        "`touch pwned`",
+        "$(touch pwned)",
+        "$(shell touch pwned)",
+        '"; touch pwned; "',
+        "'; touch pwned; '",
+    )
+    for address in ("https://example.org", *(f"https://github.com/a/b{command}" for command in commands)):
+        refused = make(f"URL={address}")
+        assert refused.returncode != 0 and "is not the address" in refused.stderr
+        assert setting(book)[0] == ADDRESS and not (book / "pwned").exists()
     assert make("URL=").stdout.startswith("Repository: none.")
     assert contents(book) == before
 
@@ -211,7 +238,6 @@ def links(book, run_python):
         set_repository(address, book)
         for folder in ("_static", "extensions", "extra"):
             shutil.copytree(ROOT / "book" / folder, book / "book" / folder, dirs_exist_ok=True)
-        (book / "book" / "references.bib").touch()
         (book / "book" / "intro.md").write_text("# Title\n", encoding="utf-8")
         (book / "_toc.yml").write_text(
             f"format: jb-book\nroot: book/intro\nchapters:\n- file: notebooks/{NOTEBOOKS[0][:-6]}\n",

@@ -1,54 +1,37 @@
-"""Every notebook runs from any folder of the book, and on Colab, where it fetches the book first.
+"""A notebook finds the book: above or below its folder, in a zip file, on a Drive, or fetched on Colab.
 
-The first cell goes to the book's folder, so that what follows runs as it does anywhere else,
-and nbval executes that whole. Here each notebook runs to its first steps with model or data.
+Every notebook has the same first cell (tests/test_repository.py), and nbval executes the notebooks
+whole. So the cell is run here by itself, as a program in a folder of its own.
 """
 
+import os
+import re
 import shutil
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-from tools.set_repository import with_first_cell
+from edition import EMBEDDED
+from tools.set_repository import FIRST_CELL
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LEFT_OUT = (
-    ".venv",
-    ".git",
-    "_build",
-    "gpt2",
-    "classifiers",
-    ".cache",
-    "sms_spam_collection",
-    "__pycache__",
-    ".*_cache",
-)
-EMBEDDED = {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample", "TQDM_DISABLE": "1"}
-
-
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-pytestmark = pytest.mark.slow
-
-
-def run(path, folder, monkeypatch):
-    """Execute the first code cells with a folder as working directory; return what the first printed."""
-    for name, value in EMBEDDED.items():
-        monkeypatch.setenv(name, value)
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:4]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
-    return "".join(output.get("text", "") for output in notebook.cells[0].outputs)
+PARTS = ("edition.py", "files.py", "assets/10M/vocab.bpe", "assets/10M/encoder.json")  # what the cell needs
+ON_COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+WHERE = "\nprint(pathlib.Path.cwd())"
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """A git repository with the book as it stands here."""
-    folder = tmp_path_factory.mktemp("origin") / "book"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+def book(tmp_path_factory):
+    """A folder with those files of the book that the first cell needs, as a git repository."""
+    folder = tmp_path_factory.mktemp("origin") / "spam-book"
+    for name in PARTS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "The book"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
@@ -56,49 +39,125 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture
-def colab(tmp_path, monkeypatch):
-    """A kernel that looks like Colab's: the module google.colab is loaded when it starts."""
-    content, start = tmp_path / "content", tmp_path / "start"
+def first_cell(tmp_path, monkeypatch):
+    """A function that runs the first cell in the folder ``content`` and returns the finished process."""
+    content = tmp_path / "content"
     content.mkdir()
-    start.mkdir()
-    (start / "sitecustomize.py").write_text(
-        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(start))
-    return content
+
+    def run(address="", colab=False, **variables):
+        variables = {"CHOOSE_MODEL": EMBEDDED.name, "CHOOSE_DATA": "sample", **variables}
+        code = (ON_COLAB if colab else "") + FIRST_CELL.format(address=address) + WHERE
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=content,
+            env={**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path / "tokens"), **variables},
+            capture_output=True,
+            text=True,
+        )
+
+    run.content = content
+    return run
 
 
-@each_notebook
-def test_notebook_runs_from_another_folder_of_the_book(path, monkeypatch):
-    assert "gpt2-mini (10M)" in run(path, ROOT / "tests" / "data", monkeypatch)
+def folder_found(process):
+    assert process.returncode == 0, process.stderr
+    edition, folder = process.stdout.splitlines()
+    assert edition == "Model: gpt2-mini (10M). Messages: sample."
+    return Path(folder)
 
 
-@each_notebook
-def test_notebook_fetches_the_book_on_colab(path, colab, repository, monkeypatch):
-    alone = colab / path.name  # Colab opens the notebook without the files around it
-    alone.write_text(
-        with_first_cell(path.read_text(encoding="utf-8"), repository.as_posix()), encoding="utf-8"
-    )
-    assert "gpt2-mini (10M)" in run(alone, colab, monkeypatch)
-    assert (colab / "book" / "edition.py").exists()
-
-
-def test_notebook_alone_says_what_is_missing(tmp_path, monkeypatch):
-    alone = Path(shutil.copy(NOTEBOOKS[0], tmp_path))
-    with pytest.raises(Exception, match="Open the notebook from a copy of the whole book"):
-        run(alone, tmp_path, monkeypatch)
-
-
-@pytest.mark.parametrize("address, named", [("", "no address is set"), ("/no/book/here", "/no/book/here")])
-def test_notebook_on_colab_says_where_it_could_not_fetch_the_book(address, named, colab, monkeypatch):
-    alone = colab / NOTEBOOKS[0].name
-    alone.write_text(with_first_cell(NOTEBOOKS[0].read_text(encoding="utf-8"), address), encoding="utf-8")
-    with pytest.raises(Exception, match=f"On Colab it is fetched from: {named}"):
-        run(alone, colab, monkeypatch)
-
-
-def test_first_cell_has_at_most_eight_lines():
+def test_every_notebook_begins_with_this_cell():
     for path in NOTEBOOKS:
-        notebook = nbformat.read(path, as_version=4)
-        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        assert len(first.source.splitlines()) <= 8, path.name
+        cells = nbformat.read(path, as_version=4).cells
+        first = next(cell for cell in cells if cell.cell_type == "code").source
+        assert re.sub(r'(?<="BOOK_REPOSITORY", ").*(?="\))', "", first) == FIRST_CELL.format(address="")
+
+
+def test_book_is_found_above(first_cell, book):
+    deep = book / "notebooks" / "deep"
+    deep.mkdir(parents=True, exist_ok=True)
+    process = subprocess.run(
+        [sys.executable, "-c", FIRST_CELL.format(address="") + WHERE],
+        cwd=deep,
+        env={**os.environ, "CHOOSE_MODEL": EMBEDDED.name, "CHOOSE_DATA": "sample"},
+        capture_output=True,
+        text=True,
+    )
+    assert folder_found(process) == book
+
+
+@pytest.mark.parametrize("colab", [False, True])
+@pytest.mark.parametrize("place", ["spam-book", "drive/MyDrive/Colab Notebooks/spam-book"])
+def test_book_is_found_below(place, colab, first_cell, book):
+    shutil.copytree(book, first_cell.content / place)
+    assert folder_found(first_cell(colab=colab)) == first_cell.content / place
+
+
+def test_book_in_a_zip_file_beside_the_notebook_is_unpacked(first_cell, book):
+    (first_cell.content / "another.zip").write_text("no zip file at all")
+    with zipfile.ZipFile(first_cell.content / "spam-book-main.zip", "w") as archive:
+        for name in PARTS:
+            archive.write(book / name, f"spam-book-main/{name}")
+    assert folder_found(first_cell(colab=True)) == first_cell.content / "book" / "spam-book-main"
+
+
+@pytest.mark.parametrize("by", ["address in the cell", "address in the environment"])
+def test_book_is_fetched_on_colab(by, first_cell, book):
+    if by == "address in the cell":
+        process = first_cell(book.as_posix(), colab=True)
+    else:
+        process = first_cell("https://localhost/another/address", colab=True, BOOK_REPOSITORY=book.as_posix())
+    assert folder_found(process) == first_cell.content / "book"
+
+
+def test_book_is_fetched_on_colab_only(first_cell, book):
+    process = first_cell(book.as_posix())
+    assert process.returncode != 0 and "neither above nor below" in process.stderr
+    assert list(first_cell.content.iterdir()) == []
+
+
+def test_without_an_address_colab_hears_every_way_on(first_cell):
+    error = first_cell(colab=True).stderr
+    for way in ("upload the book as a zip file", "drive.mount", "BOOK_REPOSITORY"):
+        assert way in error
+
+
+def test_a_git_that_fails_is_named(first_cell):
+    error = first_cell("/no/book/here", colab=True).stderr
+    assert "This command failed: git clone -q --depth 1 /no/book/here" in error
+    assert "does not exist" in error  # what git says itself
+
+
+def test_a_pip_that_fails_is_named(first_cell, book, tmp_path):
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__main__.py").write_text("raise SystemExit('pip has no network')")
+    (tmp_path / "pip" / "__init__.py").touch()
+    error = first_cell(book.as_posix(), colab=True, PYTHONPATH=str(tmp_path)).stderr
+    assert "This command failed" in error and "pip install -q tiktoken safetensors" in error
+    assert "pip has no network" in error
+
+
+def test_a_notebook_opened_by_hand_says_what_it_would_download_and_how_to_go_without(first_cell, book):
+    shutil.copytree(book, first_cell.content / "book")
+    process = first_cell(CHOOSE_MODEL="gpt2-small (124M)", CHOOSE_DATA="uci")
+    first, stored, download, way, line, _ = process.stdout.splitlines()
+    assert first == "Model: gpt2-small (124M). Messages: uci."
+    assert "made with gpt2-mini (10M) and the sample" in stored
+    assert download == "To download: gpt2-small (124M), 498 MB and the SMS Spam Collection, 0.2 MB."
+    environment = {}
+    exec(line, {"os": type("os", (), {"environ": environment})})  # the line does what it says
+    assert environment == {"CHOOSE_MODEL": "gpt2-mini (10M)", "CHOOSE_DATA": "sample"}
+
+    (first_cell.content / "book" / "gpt2" / "124M").mkdir(parents=True)
+    (first_cell.content / "book" / "gpt2" / "124M" / "model.safetensors").touch()
+    (first_cell.content / "book" / "sms_spam_collection").mkdir()
+    (first_cell.content / "book" / "sms_spam_collection" / "SMSSpamCollection.tsv").touch()
+    process = first_cell(CHOOSE_MODEL="gpt2-small (124M)", CHOOSE_DATA="uci")
+    assert "To download: nothing, all is here already." in process.stdout
+
+
+@pytest.mark.parametrize("variable", ["CHOOSE_MODEL", "CHOOSE_DATA"])
+def test_an_unknown_edition_is_named(variable, first_cell, book):
+    shutil.copytree(book, first_cell.content / "book")
+    process = first_cell(**{variable: "nonsense"})
+    assert process.returncode != 0 and "'nonsense'. Choose one of" in process.stderr

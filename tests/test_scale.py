@@ -21,7 +21,7 @@ def load(path):
 
 
 scale = load(ROOT / "benchmarks" / "scale.py")
-tables = load(ROOT / "book" / "extensions" / "scale_tables.py")
+tables = load(ROOT / "book" / "extensions" / "result_tables.py")
 each_model = pytest.mark.parametrize("name", MODEL_CONFIGS)
 
 
@@ -65,7 +65,7 @@ def test_a_time_that_was_not_measured_is_marked_and_follows_the_operations():
         "large": entry(50, {"seconds_per_step": None}),  # on a busy machine: memory only
         "huge": entry(100, None),
     }
-    assert tables.seconds_of({"models": models}, "inference") == {
+    assert tables.step_seconds(models, "inference") == {
         "small": (2.0, "measured"),
         "middle": (3.0, "measured"),
         "large": (5.0, "calculated"),
@@ -75,7 +75,7 @@ def test_a_time_that_was_not_measured_is_marked_and_follows_the_operations():
 
 def test_tables_have_a_row_for_each_model(results):
     for name in ("sizes", "memory", "time"):
-        lines = tables.TABLES[name](results)
+        lines = tables.SCALE[name](results["models"], results)
         assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [
             "10M",
             "124M",

@@ -1,6 +1,9 @@
 """The workflows of GitHub Actions: what each may do, which make targets it calls, and what it needs."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,9 +59,12 @@ def test_runs_of_a_workflow_do_not_overlap(name):
 
 
 @each_workflow
-def test_workflow_uses_no_secret(name):
+def test_workflow_uses_no_secret_but_to_ask_for_the_state_of_pages(name):
     text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
-    assert not re.search(r"secrets\.|github\.token|GITHUB_TOKEN", text)
+    tokens = re.findall(r".*(?:secrets\.|github\.token|GITHUB_TOKEN).*", text)
+    assert [token.strip() for token in tokens] == (
+        ["GH_TOKEN: ${{ github.token }}"] if name == "publish" else []
+    )
 
 
 @each_job
@@ -172,6 +178,48 @@ def test_nothing_is_deployed_unless_every_step_before_succeeded():
     assert order[-1].startswith("actions/upload-pages-artifact@")
     assert order.index("make pdf CHECKPOINT=124M") < order.index("make test")
     assert [list(actions(name)) for name in JOBS if "deploy" in name] == [["actions/deploy-pages"]]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the job runs on Linux")
+def test_a_fork_without_pages_or_the_right_to_push_is_told_what_to_set_and_does_not_fail(tmp_path):
+    """The two scripts of the job run here, with programs that answer as GitHub does."""
+    steps = {step.get("id"): step for step in JOBS["publish/address"]["steps"]}
+    programs, output = tmp_path / "programs", tmp_path / "output"
+    programs.mkdir()
+
+    def run(step, gh="", git_push=0):
+        (programs / "gh").write_text(f"#!/bin/sh\n{gh}\n")
+        (programs / "git").write_text(
+            f"#!/bin/sh\ncase $1 in diff) exit 1;; push) exit {git_push};; rev-parse) echo 1234;; esac\n"
+        )
+        for program in programs.iterdir():
+            program.chmod(0o755)
+        output.write_text("")
+        variables = {
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_REPOSITORY": "a/b",
+            "GITHUB_SERVER_URL": "https://github.com",
+        }
+        process = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", steps[step]["run"]],
+            env={**os.environ, **variables, "PATH": f"{programs}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        return process.stdout, output.read_text()
+
+    assert run("pages", gh="echo workflow") == ("", "on=true\n")
+    notice, written = run("pages", gh='echo \'{"message": "Not Found"}\'; exit 1')
+    assert "Settings > Pages" in notice and written == ""
+    notice, written = run("pages", gh="echo legacy")  # Pages from a branch
+    assert "Settings > Pages" in notice and written == ""
+    assert run("commit") == ("", "commit=1234\n")
+    notice, written = run("commit", git_push=1)
+    assert "make repository URL=https://github.com/a/b" in notice and written == ""
+    later = [step["if"] for step in JOBS["publish/address"]["steps"][1:]]
+    assert set(later) == {"steps.pages.outputs.on"}
+    assert JOBS["publish/build"]["if"] == "needs.address.outputs.commit"  # skipped, and deploy with it
 
 
 def test_published_book_has_the_address_of_its_own_repository():

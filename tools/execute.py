@@ -4,6 +4,9 @@
 
 What is stored holds nothing that changes from run to run: no times, no progress bars, no kernel
 version, and each printed stream in one piece. A notebook that fails stays as it was.
+
+A cell's tags say what is closed on the page; the same is closed in JupyterLab (``jupyter``) and
+in Colab (``cellView``, with a first line ``#@title Solution``). Both are written here.
 """
 
 import os
@@ -19,6 +22,22 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
+CLOSED_SOURCE = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
+CLOSED_OUTPUT = {"hide-cell", "hide-output", "remove-cell", "remove-output"}
+
+
+def metadata_of(cell):
+    """The metadata of a cell that are stored: its tags, and what follows from them."""
+    tags = cell.metadata.get("tags", [])
+    metadata = {"tags": tags} if tags else {}
+    if cell.cell_type == "code":
+        parts = {"source_hidden": CLOSED_SOURCE, "outputs_hidden": CLOSED_OUTPUT}
+        closed = {part: True for part, names in parts.items() if names & set(tags)}
+        if closed:
+            metadata["jupyter"] = closed
+        if "source_hidden" in closed:
+            metadata["cellView"] = "form"
+    return metadata
 
 
 def execute(path):
@@ -34,13 +53,14 @@ def execute(path):
     ).execute()
     notebook.metadata = METADATA
     for cell in notebook.cells:
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        cell.metadata = metadata_of(cell)
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 
 
 if __name__ == "__main__":
-    os.environ["TQDM_DISABLE"] = "1"  # in the notebooks; the bar below is for the one who waits
+    # In the notebooks; the bar below is for the one who waits.
+    os.environ |= {"TQDM_DISABLE": "1", "CHECKS_MUST_HOLD": "1"}
     paths = [Path(name).resolve() for name in sys.argv[1:]] or sorted(FOLDER.glob("*.ipynb"))
     for path in (bar := tqdm(paths, unit="notebook", disable=False)):
         bar.set_description(path.name)

@@ -1,5 +1,7 @@
 """Write the address of the book's repository: `make repository URL=https://github.com/OWNER/NAME`.
 
+make passes the address on in the environment variable BOOK_URL, so that no shell reads it.
+
 The setting is `repository: url:` in _config.yml; empty means that the book is not published.
 The buttons of the pages read it there. This script writes the address into that file and into
 what cannot read it: the first cell of every notebook, which fetches the book on Colab, the
@@ -11,23 +13,44 @@ It needs Python alone, so that it runs before the environment is made.
 """
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from files import replace_together  # noqa: E402
+
 SETTING = re.compile(r'^repository:\n  url: "(?P<address>.*)"\n  branch: (?P<branch>\S+)$', re.M)
-ADDRESS = re.compile(r"(https://github\.com/[A-Za-z0-9-]+/[\w.-]+?)(?:\.git)?/?", re.ASCII)
+ADDRESS = re.compile(r"(https://github\.com/[A-Za-z0-9-]+/(?!\.+/?$)[\w.-]+?)(?:\.git)?/?", re.ASCII)
 
 FIRST_CELL = """\
 # The same first cell in every notebook: go to the book's folder. On Colab, fetch the book first.
-import os, pathlib, sys; repository = "{address}"  # written by `make repository`
-if repository and "google.colab" in sys.modules and not os.path.exists("edition.py"):
-    os.system(f"git clone -q --depth 1 {{repository}} book; {{sys.executable}} -m pip install -q tiktoken safetensors")
-    os.chdir("book" if os.path.isdir("book") else ".")
-root = next((p for p in [pathlib.Path.cwd(), *pathlib.Path.cwd().parents] if (p / "edition.py").exists()), None)
-assert root, f"The book's modules are not above {{os.getcwd()}}. Open the notebook from a copy of the whole book. On Colab it is fetched from: {{repository or 'no address is set'}}."
-os.chdir(root); sys.path.insert(0, str(root)); import edition; edition.prepare()"""  # noqa: E501
+import os, pathlib, subprocess, sys, zipfile; from itertools import chain
+repository = os.environ.get("BOOK_REPOSITORY", "{address}")  # the address is written by `make repository`
+on_colab, here = "google.colab" in sys.modules, pathlib.Path.cwd()
+
+def book_folder():  # here, above, or up to four levels below: uploaded, or on a mounted Drive
+    below = (path.parent for depth in range(1, 5) for path in here.glob("*/" * depth + "edition.py"))
+    folders = chain([here, *here.parents], below)
+    return next((folder for folder in folders if (folder / "edition.py").exists() and (folder / "assets").is_dir()), None)
+
+def run(*command):
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, f"This command failed: {{' '.join(command)}}\\n{{result.stdout}}{{result.stderr}}"
+
+if not book_folder():  # perhaps it stands here as a zip file
+    for archive in filter(zipfile.is_zipfile, here.glob("*.zip")):
+        if any(name.endswith("edition.py") for name in zipfile.ZipFile(archive).namelist()):
+            zipfile.ZipFile(archive).extractall("book")
+if on_colab and repository and not book_folder():
+    run("git", "clone", "-q", "--depth", "1", repository, "book")
+assert book_folder(), f"The book's folder is neither above nor below {{here}}. Open the notebook from a copy of the whole book. On Colab do one of these and run this cell again: upload the book as a zip file; mount the Drive that holds it: from google.colab import drive; drive.mount('/content/drive'); name its repository: os.environ['BOOK_REPOSITORY'] = 'https://github.com/OWNER/NAME'"
+if on_colab:
+    run(sys.executable, "-m", "pip", "install", "-q", "tiktoken", "safetensors")
+os.chdir(book_folder()); sys.path.insert(0, os.getcwd()); import edition; edition.prepare()"""  # noqa: E501
 
 BADGES = """\
 [![tests]({address}/actions/workflows/tests.yml/badge.svg)]({address}/actions/workflows/tests.yml)
@@ -112,19 +135,17 @@ def set_repository(address, root=ROOT):
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         rules[path] = lambda text: with_first_cell(text, address)
 
-    # First every new text, then the writing: where one of them fails, no file has changed.
     before = {path: path.read_text(encoding="utf-8") for path in rules}
     after = {path: rule(before[path]) for path, rule in rules.items()}
     changed = [path for path in rules if after[path] != before[path]]
-    for path in changed:
-        path.write_bytes(after[path].encode())
+    replace_together({path: after[path].encode() for path in changed})
     return changed
 
 
 if __name__ == "__main__":
     try:
-        changed = set_repository(sys.argv[1] if len(sys.argv) > 1 else setting()[0])
-    except ValueError as error:
+        changed = set_repository(os.environ.get("BOOK_URL", setting()[0]))
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     print(f"Repository: {setting()[0] or 'none'}. Files changed: {len(changed)}.")
     for path in changed:

@@ -1,0 +1,279 @@
+"""Tables of measured results, made from the files in results/ when the book is built.
+
+    ```{result-table} memory
+    ```
+
+stands for the table of that name, one of ``TABLES``. No number on these pages is typed.
+``benchmarks/speed.py`` and ``benchmarks/scale.py`` write the files.
+"""
+
+import json
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+SPACE = "\N{NO-BREAK SPACE}"  # a number and its unit stay together
+
+
+def table(header, rows):
+    """Lines of a table in Markdown."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def seconds(value, digits=3):
+    return "–" if value is None else f"{value:#.{digits}g}".rstrip(".") + f"{SPACE}s"
+
+
+# ---------------------------------------------------------------------------------
+# results/benchmark*.json: the speed of several sides
+# ---------------------------------------------------------------------------------
+
+
+def speed(root):
+    """A section for each device and data type: heading, and lines in Markdown."""
+    results = [
+        json.loads(path.read_text("utf-8"))
+        for path in sorted((root / "results").glob("benchmark*.json"), key=lambda path: path.stem)
+    ]
+    if not results:
+        return [("", ["No measurement is stored yet. Run make bench."])]
+    return [(f"{one['machine']['device']}, {one['machine']['dtype']}", speed_lines(one)) for one in results]
+
+
+def speed_lines(result):
+    about, measurements = result["machine"], result["measurements"]
+    sides = list(dict.fromkeys(side for one in measurements for side in one["seconds"]))
+    others = [side for side in sides if side != "book"]
+    rows = [
+        [
+            one["name"],
+            *(seconds(one["seconds"].get(side)) for side in sides),
+            *(ratio(one, side) for side in others),
+        ]
+        for one in measurements
+    ]
+    return [
+        f"{result['setting']['model']} in {about['dtype']}. "
+        f"Processor: {about['cpu']}, {about['threads']} threads; {about['system']}. "
+        f"Python {about['python']}, PyTorch {about['torch']}, transformers {about['transformers']}.",
+        "",
+        *table(["measurement", *sides, *(f"against {side}" for side in others)], rows),
+        "",
+        *(f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements),
+    ]
+
+
+def ratio(measurement, side):
+    """How many times as fast the book is, and the target."""
+    if side not in measurement["ratios"]:
+        return "–"
+    value, target = measurement["ratios"][side], measurement["targets"][side]
+    return f"{value:.2f} times as fast (target {target:g}, {'reached' if value >= target else 'missed'})"
+
+
+def details(measurement):
+    """What belongs to a row: the work, memory, times outside the measured one, differences of outputs."""
+
+    def times(key):
+        return ", ".join(f"{side} {seconds(value)}" for side, value in measurement.get(key, {}).items())
+
+    memory, limits = [], measurement.get("peak_memory_limit_gb", {})
+    for side, value in measurement.get("peak_memory_gb", {}).items():
+        if value is not None:
+            verdict = "reached" if value <= limits.get(side, value) else "missed"
+            limit = f" (at most {limits[side]:g} GB: {verdict})" if side in limits else ""
+            memory.append(f"{side} {value:.2f} GB{limit}")
+    differences = (
+        f"{one['what']}: {one['value']:.1e}" if one["value"] else f"{one['what']}: 0"
+        for one in measurement["differences"]
+    )
+    repeats = measurement["repeats"]
+    return (
+        f"{measurement['work']}; {'one run' if repeats == 1 else f'median of {repeats} runs'}.",
+        f"Peak memory: {', '.join(memory)}." if memory else "",
+        f"Once before, not in the time: {times('seconds_to_prepare')}."
+        if times("seconds_to_prepare")
+        else "",
+        f"To the first logits: {times('seconds_to_first_logits')}."
+        if times("seconds_to_first_logits")
+        else "",
+        f"Largest differences between the outputs: {'; '.join(differences)}.",
+    )
+
+
+# ---------------------------------------------------------------------------------
+# results/scale.json: what each size needs; what was not measured is calculated
+# ---------------------------------------------------------------------------------
+
+
+def size(name):
+    """``"124M"`` of ``"gpt2-small (124M)"``."""
+    return name.split("(")[1].rstrip(")")
+
+
+def gigabytes(number):
+    return f"{number / 1e9:.2f}"
+
+
+def sizes(models, about):
+    header = ["model", "parameters of the language model", "checkpoint, GB", "parameters of the classifier"]
+    rows = []
+    for name, model in models.items():
+        trained = model["jobs"]["last block"]["calculated"]["trained_parameters"]
+        counts = f"{model['parameters']:,}", gigabytes(model["checkpoint_bytes"])
+        rows.append([size(name), *counts, f"{model['classifier_parameters']:,}", f"{trained:,}"])
+    return table([*header, "of which head, final layer norm and last block"], rows)
+
+
+def parts(models, about):
+    """Where the memory goes; activations as calculated and as counted in a running step."""
+    rows = []
+    for name, model in models.items():
+        for job in ("last block", "everything"):  # inference has weights, and activations that nothing keeps
+            entry = model["jobs"][job]
+            memory, counted = entry["calculated"]["bytes"], (entry["measured"] or {}).get("saved_bytes")
+            bytes_of = [gigabytes(memory[part]) for part in ("weights", "gradients", "adamw")]
+            activations = [f"{memory['activations'] / 1e6:,.0f}", f"{counted / 1e6:,.0f}" if counted else "–"]
+            rows.append([size(name), job, *bytes_of, *activations])
+    header = ["model", "job", "weights, GB", "gradients, GB", "AdamW, GB", "activations, MB", "counted, MB"]
+    return table(header, rows)
+
+
+def memory(models, about):
+    jobs = list(next(iter(models.values()))["jobs"])
+    rows = []
+    for name, model in models.items():
+        row = [size(name)]
+        for entry in model["jobs"].values():
+            row.append(gigabytes(entry["calculated"]["total_bytes"]))
+            row.append(gigabytes(entry["measured"]["peak_bytes"]) if entry["measured"] else "–")
+        rows.append(row)
+    return table(["model", *(f"{job}, {kind}" for job in jobs for kind in ("calculated", "measured"))], rows)
+
+
+def step_seconds(models, job):
+    """{model: (seconds of a step, "measured" or "calculated")}; None where nothing at all was measured.
+
+    Calculated: the operations, at the rate of the largest size that was measured.
+    """
+    found, rate = {}, None
+    for name, model in models.items():  # from small to large
+        entry = model["jobs"][job]
+        work, measured = entry["calculated"]["operations"], entry["measured"]
+        if measured and measured["seconds_per_step"]:
+            found[name], rate = (
+                (measured["seconds_per_step"], "measured"),
+                work / measured["seconds_per_step"],
+            )
+        else:
+            found[name] = (work / rate, "calculated") if rate else None
+    return found
+
+
+def time(models, about):
+    jobs = list(next(iter(models.values()))["jobs"])
+    steps = {job: step_seconds(models, job) for job in jobs}
+    rows = []
+    for name, model in models.items():
+        row = [size(name)]
+        for job in jobs:
+            row.append(f"{model['jobs'][job]['calculated']['operations'] / 1e9:,.0f}")
+            row.append(f"{seconds(steps[job][name][0])}, {steps[job][name][1]}" if steps[job][name] else "–")
+        rows.append(row)
+    return table(
+        ["model", *(f"{job}{what}" for job in jobs for what in (", 10⁹ operations", ", time"))], rows
+    )
+
+
+def machine(models, about):
+    measured = [entry["measured"] for model in models.values() for entry in model["jobs"].values()]
+    threads = sorted({str(one["threads"]) for one in measured if one})
+    machine, batch = about["machine"], about["batch"]
+    return [
+        f"Measured on: {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_bytes'] / 1e9:.0f} GB of memory, no GPU; "
+        f"Python {machine['python']}, PyTorch {machine['torch']}; {' or '.join(threads)} threads; float32; "
+        f"a batch of {batch['messages']} messages of {batch['tokens']} tokens."
+    ]
+
+
+# ---------------------------------------------------------------------------------
+# results/sms_sample.json: the messages written for this book
+# ---------------------------------------------------------------------------------
+
+
+def sample_patterns(card):
+    """Patterns and words that tell the classes apart, in percent of the messages of each class."""
+    rows = [[name, f"{share['ham']:.1f}", f"{share['spam']:.1f}"] for name, share in card["patterns"].items()]
+    for word, share in card["words"].items():
+        name = (
+            f"a number of {len(word)} digit{'s' * (len(word) > 1)}"
+            if set(word) == {"0"}
+            else f"the word `{word}`"
+        )
+        rows.append([name, f"{share['ham']:.1f}", f"{share['spam']:.1f}"])
+    return table(["what stands in the message", "% of ham", "% of spam"], rows)
+
+
+def sample_lengths(card):
+    rows = [
+        [name, f"{card['messages'][name]:,}", *map(str, card["quartiles of characters"][name])]
+        for name in ("ham", "spam")
+    ]
+    return table(["class", "messages", "a quarter is shorter than", "half", "three quarters"], rows)
+
+
+def sample_readers(card):
+    readings, rows = card["blind readings"], []
+    for reader in ("reader_a", "reader_b"):
+        one = readings[reader]
+        low, high = one["interval"]
+        right = f"{one['right']} of {readings['messages']} ({low} to {high} %)"
+        rows.append([reader[-1].upper(), right, f"{one['kappa with labels']:.2f}", str(one["not sure"])])
+    return table(["reader", "agrees with the label (95 % interval)", "Cohen's kappa", "not sure"], rows)
+
+
+SAMPLE = {
+    "sample-patterns": sample_patterns,
+    "sample-lengths": sample_lengths,
+    "sample-readers": sample_readers,
+}
+SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
+TABLES = ["speed", *SCALE, *SAMPLE]
+
+
+class ResultTable(SphinxDirective):
+    required_arguments = 1
+
+    def run(self):
+        root, name = Path(self.env.srcdir), self.arguments[0]
+        self.env.note_reread()  # a new file in results/ is not a change of the page itself
+        if name not in TABLES:
+            raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
+        if name == "speed":
+            return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
+        if name in SAMPLE:
+            card = json.loads((root / "results" / "sms_sample.json").read_text("utf-8"))
+            return self.parsed(SAMPLE[name](card), nodes.Element()).children
+        results = json.loads((root / "results" / "scale.json").read_text("utf-8"))
+        return self.parsed(SCALE[name](results["models"], results), nodes.Element()).children
+
+    def section(self, heading, lines):
+        if not heading:
+            return self.parsed(lines, nodes.Element()).children
+        section = nodes.section(ids=[nodes.make_id(f"results {heading}")])
+        section += nodes.title(text=heading)
+        self.state.document.note_explicit_target(section)
+        return [self.parsed(lines, section)]
+
+    def parsed(self, lines, parent):
+        self.state.nested_parse(StringList(lines, source="results"), 0, parent)
+        return parent
+
+
+def setup(app):
+    app.add_directive("result-table", ResultTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

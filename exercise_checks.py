@@ -1,0 +1,250 @@
+"""Answers to the exercises: ``check("05-2", answer)`` says right, or wrong with a hint.
+
+    from exercise_checks import check
+
+    answer = ...
+    check("05-2", answer)
+
+An exercise is an entry of the table of its lesson, which maps its number to an ``Exercise``. What is
+right depends on the edition where the model or the messages decide it; then the right answer is a
+function of what the lesson has computed, which the cell passes on by name:
+
+    check("08-1", answer, losses=losses)
+
+No message shows the solution. Numbers are said to be near or far, texts are compared without regard
+to case and spaces. The table keeps no result of a run: those come from the run.
+"""
+
+import inspect
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import edition  # noqa: F401 - tiktoken needs no network
+
+# ---------------------------------------------------------------------------------
+# What an exercise is
+# ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One entry of a table.
+
+    Attributes:
+        right: the right answer (number, text, True or False, list or tensor of numbers, set), or a
+            function that returns it, whose parameters are named as ``check`` is given them.
+        hint (str): what to think of, shown with a wrong answer.
+        tolerance (float): for numbers, the largest allowed difference. A reader who rounds must be right.
+        mistakes (tuple): pairs (wrong answer, hint) of mistakes that many make; a function, as for
+            ``right``, where the run decides it.
+        accepts: for an answer that has no single right value: a function of the answer, and of what
+            ``check`` is given, that returns True or False. Then ``right`` is left out.
+    """
+
+    right: object = None
+    hint: str = ""
+    tolerance: float = 0.0
+    mistakes: tuple = ()
+    accepts: Callable | None = None
+
+
+# ---------------------------------------------------------------------------------
+# The exercises, one table a lesson
+# ---------------------------------------------------------------------------------
+
+# 01 · The messages
+
+LESSON_01 = {}
+
+
+# 02 · The model on one page
+
+LESSON_02 = {}
+
+
+# 03 · Loading pretrained weights
+
+LESSON_03 = {}
+
+
+# 04 · What a pretrained model knows
+
+LESSON_04 = {}
+
+
+# 05 · A two-class head
+
+LESSON_05 = {}
+
+
+# 06 · Which numbers may change
+
+LESSON_06 = {}
+
+
+# 07 · Accuracy and loss
+
+LESSON_07 = {}
+
+
+# 08 · Fine-tuning
+
+LESSON_08 = {}
+
+
+# 09 · Using the classifier
+
+LESSON_09 = {}
+
+
+# 10 · Which choices matter
+
+LESSON_10 = {}
+
+
+# 11 · The same result, sooner
+
+LESSON_11 = {}
+
+
+# 12 · Your own messages
+
+LESSON_12 = {}
+
+
+EXERCISES = (
+    LESSON_01 | LESSON_02 | LESSON_03 | LESSON_04 | LESSON_05 | LESSON_06
+    | LESSON_07 | LESSON_08 | LESSON_09 | LESSON_10 | LESSON_11 | LESSON_12
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------
+# The check
+# ---------------------------------------------------------------------------------
+
+
+def check(number, answer=..., **context):
+    """Print whether an answer is right; if not, how near it is, and a hint.
+
+    Args:
+        number (str): of the exercise, such as ``"05-2"``.
+        answer: yours. ``...`` or None: none yet.
+        **context: what the lesson has computed and the check needs, by name.
+
+    Raises:
+        AssertionError: for a wrong answer, where the variable ``CHECKS_MUST_HOLD`` is 1, as in the
+            tests of the notebooks.
+    """
+    right, verdict = judge(number, answer, context)
+    print(f"{number}: {verdict}")
+    if not right and not _is_missing(answer) and os.environ.get("CHECKS_MUST_HOLD") == "1":
+        raise AssertionError(f"{number}: {verdict}")
+
+
+def judge(number, answer, context):
+    """``(whether the answer is right, what is said about it)``."""
+    if number not in EXERCISES:
+        return False, _unknown(number)
+    exercise = EXERCISES[number]
+    if _is_missing(answer):
+        return False, "no answer yet. Put yours in place of the dots and run the cell again."
+    answer = _plain(answer)
+    try:
+        if exercise.accepts:
+            right, verdict = bool(_call(exercise.accepts, context, answer)), "not yet."
+        else:
+            right, verdict = _compare(answer, _value(exercise.right, context), exercise.tolerance)
+        if right:
+            return True, "right."
+        for mistake, hint in exercise.mistakes:
+            if _compare(answer, _value(mistake, context), exercise.tolerance)[0]:
+                return False, f"not yet. {hint}"
+    except _Missing as error:
+        return False, str(error)
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):
+        return False, f"an answer of this kind does not fit: {_kind(answer)}. {exercise.hint}"
+    return False, f"{verdict} {exercise.hint}".strip()
+
+
+class _Missing(Exception):
+    """The check needs something that the cell did not pass on."""
+
+
+def _unknown(number):
+    there = [name for name in EXERCISES if str(number)[:2] == name[:2]]
+    known = f"This lesson has {', '.join(there)}." if there else "Its form is lesson-exercise, such as 05-2."
+    return f"there is no such exercise. {known}"
+
+
+def _is_missing(answer):
+    return answer is None or answer is Ellipsis or (isinstance(answer, str) and not answer.strip())
+
+
+def _plain(answer):
+    """Tensors and arrays as numbers and lists."""
+    return answer.tolist() if hasattr(answer, "tolist") else answer
+
+
+def _call(function, context, *arguments):
+    """Call a function of the table with what it asks for by name."""
+    names = list(inspect.signature(function).parameters)[len(arguments) :]
+    if missing := [name for name in names if name not in context]:
+        passed = ", ".join(f"{name}={name}" for name in missing)
+        raise _Missing(f'this check needs more of the lesson: check("…", answer, {passed})')
+    return function(*arguments, **{name: context[name] for name in names})
+
+
+def _value(entry, context):
+    return _plain(_call(entry, context) if callable(entry) else entry)
+
+
+# ---------------------------------------------------------------------------------
+# Comparisons
+# ---------------------------------------------------------------------------------
+
+
+def _kind(value):
+    """What a value is, in words."""
+    if isinstance(value, (bool, str)):
+        return "True or False" if isinstance(value, bool) else "a text"
+    if isinstance(value, (int, float)):
+        return "a number"
+    return {list: "a list", tuple: "a list", set: "a set", dict: "a dictionary"}.get(
+        type(value), f"a {type(value).__name__}"
+    )
+
+
+def _compare(answer, right, tolerance):
+    """``(whether they agree, what is said if not)``."""
+    if _kind(answer) != _kind(right):
+        return False, f"{_kind(right)} is asked for, and this is {_kind(answer)}."
+    if isinstance(right, str):
+        return " ".join(answer.lower().split()) == " ".join(right.lower().split()), "not yet."
+    if isinstance(right, (int, float)) and not isinstance(right, bool):
+        return _compare_numbers(answer, right, tolerance)
+    if isinstance(right, (list, tuple)):
+        if len(answer) != len(right):
+            return False, f"not yet: {len(answer)} is not the right number of entries."
+        wrong = [i for i, pair in enumerate(zip(answer, right)) if not _compare(*pair, tolerance)[0]]
+        return not wrong, f"not yet: {len(right) - len(wrong)} of {len(right)} entries are right."
+    return answer == right, "not yet."
+
+
+def _compare_numbers(answer, right, tolerance):
+    if not math.isfinite(answer):
+        return False, f"not yet: the answer is {answer}."
+    difference = abs(answer - right)
+    if difference <= tolerance + 1e-9 * max(1.0, abs(right)):
+        return True, ""
+    size = abs(right) or 1.0
+    side = "large" if answer > right else "small"
+    if difference <= 0.02 * size:
+        advice = "Did you round on the way?" if isinstance(right, float) else "Count again."
+        return False, f"very near: within 2 %, a little too {side}. {advice}"
+    if difference <= 0.1 * size:
+        return False, f"near: within 10 %, too {side}."
+    if right and 0.1 <= answer / right <= 10:
+        return False, f"the right order of magnitude, and too {side}."
+    return False, f"far away, too {side}."

@@ -1,0 +1,212 @@
+"""The drawings and live figures of the book, and how a notebook shows them.
+
+    from figures import show_figure, show_live
+
+    show_figure("head_replaced")
+    show_live("attention")
+
+One table holds what is said about each: its caption, and the text for those who do not see it. The
+stored output of such a cell is a picture with its caption, which JupyterLab, VS Code, Colab and
+GitHub show alike. On the pages of the book the cell is the figure itself, numbered, and a live one
+answers to the reader; ``book/extensions/live_figures.py`` puts it there.
+
+Drawings are ``book/figures/NAME.svg``; pictures of the live figures, ``book/figures/live/NAME.png``,
+are photographs that ``python book/live/photograph.py`` takes of them.
+"""
+
+import base64
+from html import escape
+from pathlib import Path
+
+import edition  # noqa: F401 - tiktoken needs no network
+
+FOLDER = Path(__file__).resolve().parent / "book" / "figures"
+LIVE_NOTE = "On the book's page this figure is live: it answers to what you type."
+
+# name: (caption, what the figure shows, for those who do not see it)
+DRAWINGS = {
+    "three_stages": (
+        "The three stages of fine-tuning for classification. The numbers are those of the notebooks.",
+        "Three columns of steps. Stage 1, data, in notebook 01, goes from the download through "
+        "balancing, splitting and tokenising to the data loaders. Stage 2, model, goes from the "
+        "configuration in notebook 02 to the accuracy and loss functions in notebook 07. Stage 3, "
+        "fine-tune and use, has training, evaluation and the classification of new messages.",
+    ),
+    "three_stages_model": (
+        "The three stages again. This notebook is in the second one: configure, load, probe.",
+        "Three columns of steps. In stage 2, model, the steps configure, load pretrained weights and "
+        "probe what it generates, notebooks 02 to 04, are highlighted.",
+    ),
+    "three_stages_evaluation": (
+        "The three stages again. This notebook writes the evaluation functions, the last step of stage 2.",
+        "Three columns of steps. In stage 2, model, the last step, the accuracy and loss functions of "
+        "notebook 07, is highlighted.",
+    ),
+    "three_stages_training": (
+        "The three stages again. This notebook trains the classifier and evaluates the result.",
+        "Three columns of steps. In stage 3, fine-tune and use, the two steps of notebook 08 are "
+        "highlighted: training, and the evaluation of the fine-tuned model.",
+    ),
+    "three_stages_use": (
+        "The three stages for the last time. This notebook uses what the others made.",
+        "Three columns of steps. In stage 3, fine-tune and use, the last step is highlighted: the "
+        "classification of new messages in notebook 09.",
+    ),
+    "head_replaced": (
+        "The output layer over 50,257 tokens is replaced by one over two classes.",
+        "Token IDs go down through the GPT model: embeddings, transformer blocks and final norm, "
+        "which stay. The old output layer with 50,257 scores a token is removed; a new one has 2 "
+        "scores.",
+    ),
+    "causal_mask": (
+        "Who attends to whom: what lies ahead is masked.",
+        "A grid with a row for each of four tokens that ask and a column for each of four tokens that "
+        "are read. In each row the cells up to the token itself are open, those after it are masked; "
+        "only the last row has no masked cell.",
+    ),
+    "last_row": (
+        "The last of the four rows stands for the message.",
+        "Four rows of two scores, one row for each token of the message. The last row is highlighted: "
+        "its token alone has seen all four.",
+    ),
+    "trainable_parts": (
+        "What training may change. The embeddings and all transformer blocks but the last stay "
+        "frozen, and the backward pass ends at the last block.",
+        "The layers of GPT-2 in a column, from the token IDs to the output layer. The embeddings and "
+        "all transformer blocks but the last are frozen. The last block, the final layer norm and the "
+        "new output layer are trainable. An arrow shows the backward pass from the loss to the last "
+        "block and no further.",
+    ),
+    "scores_to_label": (
+        "From the scores of the last token to a class label. The numbers are the published ones of "
+        "GPT-2 124M.",
+        "The scores of the last row, −3.5983 and 3.9902, become the probabilities 0.0005 and 0.9995 "
+        "by softmax. Argmax takes the position of the larger one, 1, which is the label spam. A "
+        "shortcut leads straight from the scores to argmax, because softmax keeps the order.",
+    ),
+    "fast_paths": (
+        "What is computed when. Below the dotted line: once for each message. Above it: in each step.",
+        "A grid with a column for each position of a message and a row for each part of the model. "
+        "Embeddings and frozen blocks are computed once at all positions. The keys and values of the "
+        "last block are computed in each step at all positions; what follows is computed at the last "
+        "position only.",
+    ),
+}
+LIVE = {
+    "classifier": (
+        "The same GPT-2 before and after fine-tuning reads your message. Colour and bar under each token "
+        "say what changes when that token is left out.",
+        "A text field with a message; below it the probability of spam before and after fine-tuning on a "
+        "scale with the threshold; below that the tokens of the message, each marked by how much it pushed "
+        "the decision towards spam or away from it.",
+    ),
+    "tokens": (
+        "GPT-2 reads tokens, not words: your message as tokens and IDs, and how much of its row in a batch "
+        "is padding.",
+        "A text field with a message; below it the message cut into tokens, each with its ID, and a row of "
+        "small squares, one for each position that the classifier reads: message or padding.",
+    ),
+    "prevalence": (
+        "The same filter where spam is rarer: of a thousand messages, those that it calls spam, and how many "
+        "of these are spam.",
+        "A thousand small squares: spam caught, spam missed, false alarms, and the rest. Sliders set the "
+        "share of spam and the two error rates; precision is written below.",
+    ),
+    "anatomy": (
+        "Where the parameters of GPT-2 sit, in five sizes: areas to scale, slivers widened to be seen.",
+        "A row of areas, one for each part of the model: token embedding, position embedding, attention, "
+        "feed-forward, norms. A slider changes the size of the model, a choice of a part shows its shapes "
+        "and its number of parameters.",
+    ),
+    "generation": (
+        "What comes next, as the language model sees it, and what temperature and top-k make of it.",
+        "A text and below it bars: the most probable next tokens with their probabilities. Sliders for "
+        "temperature and top-k, buttons to append one token or twenty.",
+    ),
+    "attention": (
+        "What each row attends to, in every layer and head, and how the last row becomes the two scores.",
+        "A square of cells, one row for each token that asks and one column for each token that is read; "
+        "what lies ahead is masked. Beside each row its two logits; the last row is the one that is used.",
+    ),
+    "trainable": (
+        "Which parts may change: how many numbers train, what a step costs, and the accuracy measured.",
+        "The model as a stack of parts from the embeddings to the head, with a switch for each; "
+        "beside it the number of trainable parameters, the work of a training step, and the test accuracy.",
+    ),
+    "loss": (
+        "Add the same number to every margin: accuracy moves in steps, the loss moves smoothly, and its "
+        "slope is mean probability minus share of spam.",
+        "The messages of the test set as dots on a line of margins, coloured by class, and two curves over "
+        "the bias: accuracy, a staircase, and loss, a smooth curve, with its slope at the chosen bias.",
+    ),
+    "training": (
+        "Fine-tuning as a film: the margin of every validation message, step by step.",
+        "Dots on a line of margins, coloured by class, that move while a slider goes through the steps of "
+        "training; one message is followed by name.",
+    ),
+    "threshold": (
+        "Threshold and real share of spam: what the filter catches, what it takes by mistake, and what that "
+        "costs beside flagging nothing.",
+        "Two rows of dots, messages that are spam and messages that are not, by their probability of spam; a "
+        "threshold between them; below it the confusion matrix, precision, recall and cost.",
+    ),
+    "experiments": (
+        "One choice changed at a time: test accuracy with its 95 % interval.",
+        "A dot for each setting with an interval around it, sorted by accuracy, and a line at the setting of "
+        "the book.",
+    ),
+}
+
+
+class Figure:
+    """A picture with its caption, as a notebook stores it.
+
+    Attributes: ``name``, ``caption``, ``alt`` (the text for those who do not see it), ``live`` (whether
+    it is a live figure) and ``path`` (the file of the picture).
+    """
+
+    def __init__(self, name, live):
+        table = LIVE if live else DRAWINGS
+        if name not in table:
+            raise ValueError(f"There is no figure {name!r}. Choose one of: {', '.join(table)}.")
+        self.name, self.live = name, live
+        self.caption, self.alt = table[name]
+        self.path = FOLDER / "live" / f"{name}.png" if live else FOLDER / f"{name}.svg"
+
+    def _repr_html_(self):
+        # An image with its data inside is what every front end keeps: GitHub and an untrusted notebook
+        # in JupyterLab drop scripts and styles, Colab and a moved notebook do not find other files.
+        kind = "image/png" if self.live else "image/svg+xml"
+        data = base64.b64encode(self.path.read_bytes()).decode()
+        caption = f"{self.caption} {LIVE_NOTE}" if self.live else self.caption
+        return (
+            f'<figure><img src="data:{kind};base64,{data}" alt="{escape(self.alt)}" width="760">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
+
+    def __repr__(self):
+        return f"Figure: {self.caption}"
+
+
+def show_figure(name):
+    """A drawing of the book, with its caption: the last line of a cell shows it.
+
+    Args:
+        name (str): a key of ``DRAWINGS``.
+
+    Raises:
+        ValueError: if there is no such figure.
+    """
+    return Figure(name, live=False)
+
+
+def show_live(name):
+    """A live figure of the book; where nothing is live, a picture of it.
+
+    Args:
+        name (str): a key of ``LIVE``.
+
+    Raises:
+        ValueError: if there is no such figure.
+    """
+    return Figure(name, live=True)

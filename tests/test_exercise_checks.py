@@ -1,0 +1,196 @@
+"""exercise_checks.py: each check takes a right answer, refuses wrong ones, and never shows the solution."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+import exercise_checks
+from exercise_checks import EXERCISES, Exercise, check, judge
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+
+# {exercise: (a right answer, wrong answers, what the cell passes on by name)}: at least one wrong answer
+# that a reader could give; where there are known mistakes, these too.
+
+# 01
+CASES_01 = {}
+
+
+# 02
+CASES_02 = {}
+
+
+# 03
+CASES_03 = {}
+
+
+# 04
+CASES_04 = {}
+
+
+# 05
+CASES_05 = {}
+
+
+# 06
+CASES_06 = {}
+
+
+# 07
+CASES_07 = {}
+
+
+# 08
+CASES_08 = {}
+
+
+# 09
+CASES_09 = {}
+
+
+# 10
+CASES_10 = {}
+
+
+# 11
+CASES_11 = {}
+
+
+# 12
+CASES_12 = {}
+
+
+CASES = (
+    CASES_01 | CASES_02 | CASES_03 | CASES_04 | CASES_05 | CASES_06
+    | CASES_07 | CASES_08 | CASES_09 | CASES_10 | CASES_11 | CASES_12
+)  # fmt: skip
+
+
+def called_in(path):
+    """The exercises that a notebook checks."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    return set(re.findall(r'\bcheck\("([^"]+)"', code))
+
+
+# ---------------------------------------------------------------------------------
+# Every exercise
+# ---------------------------------------------------------------------------------
+
+
+def test_tables_and_notebooks_have_the_same_exercises():
+    in_notebooks = set().union(*map(called_in, NOTEBOOKS))
+    assert in_notebooks == set(EXERCISES) == set(CASES)
+    for path in NOTEBOOKS:
+        assert {number[:2] for number in called_in(path)} <= {path.name[:2]}
+
+
+@pytest.mark.parametrize("number", CASES)
+def test_right_answer_is_right(number):
+    right, _, context = CASES[number]
+    assert judge(number, right, context) == (True, "right.")
+
+
+@pytest.mark.parametrize(
+    "number, answer", [(number, wrong) for number, (_, wrongs, _) in CASES.items() for wrong in wrongs]
+)
+def test_wrong_answer_is_wrong_and_told_a_hint_without_the_solution(number, answer):
+    right, _, context = CASES[number]
+    passed, verdict = judge(number, answer, context)
+    assert not passed and len(verdict) > 20
+    if isinstance(right, str) or (isinstance(right, (int, float)) and abs(right) > 12):
+        assert str(right) not in verdict
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_exercise_has_a_hint_and_a_wrong_answer_in_this_test(number):
+    assert len(EXERCISES[number].hint) > 15
+    assert CASES[number][1]
+
+
+# ---------------------------------------------------------------------------------
+# The check itself
+# ---------------------------------------------------------------------------------
+
+TABLE = {
+    "90-1": Exercise(
+        right=160, hint="Think of the width.", mistakes=((1600, "That is ten times the width."),)
+    ),
+    "90-2": Exercise(right=lambda losses: sum(losses) / len(losses), tolerance=0.005, hint="Mean."),
+    "90-3": Exercise(right="last row", hint="Think of the mask."),
+    "90-4": Exercise(right=[1, 0, 1], hint="One entry for each message."),
+    "90-5": Exercise(accepts=lambda answer, limit: len(answer) < limit, hint="Shorter."),
+    "90-6": Exercise(right=True, hint="Try it."),
+    "90-7": Exercise(right={"wte", "wpe"}, hint="Two tables."),
+}
+LOSSES = {"losses": [0.5, 0.7]}
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch, request):
+    if request.function.__name__.startswith("test_check"):
+        monkeypatch.setattr(exercise_checks, "EXERCISES", TABLE)
+
+
+@pytest.mark.parametrize(
+    "number, answer, context",
+    [
+        ("90-1", 160, {}),
+        ("90-1", 160.0, {}),
+        ("90-1", torch.tensor(160), {}),
+        ("90-2", 0.6, LOSSES),
+        ("90-2", 0.604, LOSSES),
+        ("90-3", " Last  Row", {}),
+        ("90-4", (1, 0, 1), {}),
+        ("90-4", torch.tensor([1, 0, 1]), {}),
+        ("90-5", "abc", {"limit": 4}),
+        ("90-6", True, {}),
+        ("90-7", {"wpe", "wte"}, {}),
+    ],
+)
+def test_check_says_right(number, answer, context, capsys):
+    check(number, answer, **context)
+    assert capsys.readouterr().out == f"{number}: right.\n"
+
+
+@pytest.mark.parametrize(
+    "number, answer, context, said",
+    [
+        ("90-1", 161, {}, "very near: within 2 %, a little too large. Count again. Think of the width."),
+        ("90-1", 150, {}, "near: within 10 %, too small. Think of the width."),
+        ("90-1", 320, {}, "the right order of magnitude, and too large. Think of the width."),
+        ("90-1", -4, {}, "far away, too small. Think of the width."),
+        ("90-1", 1600, {}, "not yet. That is ten times the width."),
+        ("90-1", float("nan"), {}, "not yet: the answer is nan. Think of the width."),
+        ("90-1", "160", {}, "a number is asked for, and this is a text. Think of the width."),
+        ("90-1", True, {}, "a number is asked for, and this is True or False. Think of the width."),
+        ("90-2", 0.61, LOSSES, "very near: within 2 %, a little too large. Did you round on the way? Mean."),
+        ("90-2", 0.6, {}, 'this check needs more of the lesson: check("…", answer, losses=losses)'),
+        ("90-3", "first row", {}, "not yet. Think of the mask."),
+        ("90-4", [1, 1, 1], {}, "not yet: 2 of 3 entries are right. One entry for each message."),
+        ("90-4", [1], {}, "not yet: 1 is not the right number of entries. One entry for each message."),
+        ("90-5", "abcd", {"limit": 4}, "not yet. Shorter."),
+        ("90-5", 7, {"limit": 4}, "an answer of this kind does not fit: a number. Shorter."),
+        ("90-6", False, {}, "not yet. Try it."),
+        ("90-7", {"wte"}, {}, "not yet. Two tables."),
+        ("90-1", ..., {}, "no answer yet. Put yours in place of the dots and run the cell again."),
+        ("90-1", None, {}, "no answer yet. Put yours in place of the dots and run the cell again."),
+        ("90-1", "", {}, "no answer yet. Put yours in place of the dots and run the cell again."),
+        ("90-9", 1, {}, "there is no such exercise. This lesson has " + ", ".join(TABLE) + "."),
+        ("5-9", 1, {}, "there is no such exercise. Its form is lesson-exercise, such as 05-2."),
+    ],
+)  # fmt: skip
+def test_check_says_what_is_wrong(number, answer, context, said, capsys):
+    check(number, answer, **context)
+    assert capsys.readouterr().out == f"{number}: {said}\n"
+
+
+def test_check_fails_in_the_tests_of_the_notebooks(monkeypatch, capsys):
+    monkeypatch.setenv("CHECKS_MUST_HOLD", "1")
+    check("90-1", ...)
+    check("90-1", 160)
+    with pytest.raises(AssertionError, match="90-1: near"):
+        check("90-1", 150)

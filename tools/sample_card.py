@@ -1,0 +1,116 @@
+"""Measure the messages written for this book, for their data card: `python tools/sample_card.py`.
+
+Writes results/sms_sample.json: how many messages, how long, which patterns and words stand in which
+class, and how two blind readings (results/blind_labels.tsv) agree with the labels.
+"""
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+from scipy.stats import binomtest  # noqa: E402
+from sklearn.metrics import cohen_kappa_score  # noqa: E402
+
+from edition import get_tokenizer  # noqa: E402
+from files import atomic_file, sha256_of  # noqa: E402
+from spam_data import SAMPLE_FILE  # noqa: E402
+
+RESULTS = ROOT / "results" / "sms_sample.json"
+BLIND_LABELS = ROOT / "results" / "blind_labels.tsv"
+CLASSES = ("ham", "spam")
+PATTERNS = {
+    "three digits in a row": r"\d{3}",
+    "a digit": r"\d",
+    "a price": r"[£$€₹]|\b(?:Rs|pounds?|quid|dollars?|bucks)\b|\d ?p\b",
+    "a link": r"\w\.(?:example|test|invalid)\b|example\.(?:com|org|net)\b",
+    "a word in capitals": r"\b[A-Z]{4,}\b",
+    "an exclamation mark": r"!",
+    "more than 100 characters": r"(?s).{101}",
+}
+
+
+def read_sample():
+    """The messages as a DataFrame with the columns Label and Text."""
+    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines()
+    return pd.DataFrame([line.split("\t") for line in lines], columns=["Label", "Text"])
+
+
+def words_of(text):
+    """The different words of a message; the digits of a number do not count, its length does."""
+    return set(re.findall(r"[a-z']+|[£$€₹]|\d+", re.sub(r"\d", "0", text.lower())))
+
+
+def share_of_messages(df, has_it):
+    """{class: percent of its messages for which ``has_it`` is true}."""
+    return {
+        name: round(100 * df.Text[df.Label == name].map(lambda text: bool(has_it(text))).mean(), 1)
+        for name in CLASSES
+    }
+
+
+def strongest_words(df, number=12):
+    """The words whose shares of messages differ most between the classes: {word: {class: percent}}."""
+    counts = {
+        name: Counter(word for text in df.Text[df.Label == name] for word in words_of(text))
+        for name in CLASSES
+    }
+    totals = df.Label.value_counts()
+
+    def share(word, name):
+        return counts[name][word] / totals[name]
+
+    words = sorted(
+        counts["ham"] | counts["spam"], key=lambda word: -abs(share(word, "spam") - share(word, "ham"))
+    )
+    return {word: {name: round(100 * share(word, name), 1) for name in CLASSES} for word in words[:number]}
+
+
+def agreement(df):
+    """How the two blind readings agree with the labels and with each other."""
+    blind = pd.read_csv(BLIND_LABELS, sep="\t")
+    labels = df.Label[blind.row].tolist()
+    result = {
+        "messages": len(blind),
+        "kappa between readers": cohen_kappa_score(blind.reader_a, blind.reader_b),
+    }
+    for reader in ("reader_a", "reader_b"):
+        right = int((blind[reader] == labels).sum())
+        interval = binomtest(right, len(blind)).proportion_ci(method="wilson")
+        result[reader] = {
+            "right": right,
+            "interval": [round(100 * float(bound), 1) for bound in interval],
+            "kappa with labels": cohen_kappa_score(blind[reader], labels),
+            "not sure": int((blind[f"{reader}_sure"] != "sure").sum()),
+        }
+    return result
+
+
+def facts():
+    df, tokenizer = read_sample(), get_tokenizer()
+    quartiles = {
+        name: df.Text[df.Label == name].str.len().quantile([0.25, 0.5, 0.75]).round().astype(int).tolist()
+        for name in CLASSES
+    }
+    return {
+        "sha256": sha256_of(SAMPLE_FILE),
+        "messages": df.Label.value_counts().to_dict(),
+        "quartiles of characters": quartiles,
+        "longest in tokens": max(len(tokenizer.encode(text)) for text in df.Text),
+        "patterns": {
+            name: share_of_messages(df, re.compile(regex).search) for name, regex in PATTERNS.items()
+        },
+        "words": strongest_words(df),
+        "blind readings": agreement(df),
+    }
+
+
+if __name__ == "__main__":
+    with atomic_file(RESULTS) as partial:
+        partial.write_text(json.dumps(facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(RESULTS.read_text(encoding="utf-8"))
