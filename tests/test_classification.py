@@ -408,7 +408,7 @@ def test_loading_draws_no_random_numbers(saved):
 def test_failed_saving_leaves_the_former_file(saved, model, monkeypatch):
     before = saved.read_bytes()
 
-    def fail(path, arrays, metadata):
+    def fail(path, *others):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
