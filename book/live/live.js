@@ -142,6 +142,7 @@ const Live = (() => {
     starting ??= start().catch((error) => {
       worker?.terminate();
       starting = worker = null;
+      if (error.name !== "AbortError") store("readwrite", (weights) => weights.clear()); // what is kept may be damaged
       change(error.name === "AbortError" ? "idle" : "failed");
       throw error;
     });

@@ -105,8 +105,8 @@ Live.words({
   threshold: {
     threshold: "Threshold",
     share: "Real share of spam",
-    price: "One lost message costs as much as",
-    times: { one: "{n} spam let through", other: "{n} spam let through" },
+    price: "Cost of a lost message, in spam let through",
+    times: "{n}",
     own: "Where does your message fall?",
     ownPlaceholder: "Type a message",
     mine: "Your message: probability of spam {p}.",
