@@ -132,7 +132,7 @@ Live.define("classifier", (ui, body) => {
     h("div", { class: "live-heading" }, words.probability),
     ...meters.map((each) => each.element),
     h("div", { class: "live-scale", "aria-hidden": "true" }, h("span", {}), h("span", {},
-      [0, 1].map((at) => h("span", { style: { left: `${at * 100}%` } }, percent(at))),
+      [0, 1].filter((at) => Math.abs(at - threshold) > 0.2).map((at) => h("span", { class: `live-end-${at}`, style: { left: `${at * 100}%` } }, percent(at))),
       h("span", { class: "live-at", style: { left: `${threshold * 100}%` } }, say(words.threshold, { value: ui.number(threshold, 2) }))), h("span", {})),
   );
   show(shown);

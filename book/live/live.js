@@ -230,7 +230,7 @@ const Live = (() => {
           again.hidden = state !== "failed";
           if (progress) bar.value = progress;
           else bar.removeAttribute("value");
-          text.textContent = say(words.model[state], { size, percent: percent(progress) });
+          text.textContent = say(words.model[state], { model: build.model, size, percent: percent(progress) });
           if (state !== former) ui.announce(text.textContent);
           former = state;
         };

@@ -8,9 +8,9 @@ Live.words({
     tryAgain: "Try again",
     loadingLabel: "Loading the model",
     model: {
-      idle: "The examples are stored in the page. With your first own words, the model itself ({size} MB) loads into it, once; what you type stays on your device.",
-      loading: "Loading the model, {size} MB: {percent}",
-      ready: "The model runs in this page, on your device.",
+      idle: "The examples are stored in the page. With your first own words, {model} itself loads into it: {size} MB, once. What you type stays on your device.",
+      loading: "Loading {model}, {size} MB: {percent}",
+      ready: "{model} runs in this page, on your device.",
       failed: "The model could not be loaded.",
     },
     spam: "spam",
