@@ -593,7 +593,7 @@ def test_engine_and_tokenizer_are_short_enough_to_be_read():
         for line in (live_figures.LIVE / name).read_text("utf-8").splitlines()
     ]
     assert len([line for line in lines if line and not line.startswith("//")]) <= 350
-    assert max(map(len, lines)) <= 140
+    assert max(map(len, lines)) <= 116
 
 
 def test_every_word_of_a_figure_stands_in_the_table():
