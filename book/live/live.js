@@ -248,7 +248,11 @@ const Live = (() => {
           while (next) {
             const args = next;
             next = null;
-            try { await work(...args, () => next !== null); } catch { /* the model bar says so */ }
+            try {
+              await work(...args, () => next !== null);
+            } catch (error) {
+              if (engine.state === "ready") console.error(error); // else the model bar says what is wrong
+            }
           }
           running = false;
         };

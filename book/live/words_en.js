@@ -17,7 +17,6 @@ Live.words({
     ham: "not spam",
     yourMessage: "Your message",
     examples: "Examples",
-    padding: "padding",
   },
 
   classifier: {
@@ -92,8 +91,8 @@ Live.words({
     slope: "Slope: mean p − share of spam",
     log2: "log 2",
     margin: "margin + bias",
-    calledSpam: "called spam →",
-    calledHam: "← called not spam",
+    calledSpam: "spam →",
+    calledHam: "← not spam",
     dots: "The messages of the test set on a line of margins: spam above, not spam below. What is right of zero is called spam.",
     curves: "Accuracy and loss over the bias: a staircase and a smooth curve with its slope.",
     hint: "A margin is the logit of spam − the logit of not spam. Point at a dot to read its message. Pale dots are read rightly, strong ones are misread.",
@@ -182,7 +181,6 @@ Live.words({
     hint: "Choose a part: its shape and how its parameters are counted.",
     megabytes: "{n} MB",
     gigabytes: "{n} GB",
-    part: "{name}: {share} of the model",
     formula: "{name}: {formula} = {n} parameters, {share} of the model.",
     formulas: "{name}, in each of {layers} blocks: {formula} = {n} parameters; in all of them {all}, {share} of the model.",
     names: {
@@ -193,7 +191,6 @@ Live.words({
       norms: "layer norms",
     },
     shared: "The output layer of the language model is the token embedding once more, so it is counted once. PyTorch, which keeps a copy, counts it twice.",
-    said: "{name}: {n} parameters.",
   },
 
   trainable: {
@@ -220,9 +217,8 @@ Live.words({
     play: "Play",
     pause: "Pause",
     follow: "Follow a message",
-    nobody: "the one you choose",
     dots: "The validation messages on a line of margins: spam above, not spam below.",
-    margin: "margin: logit of spam − logit of not spam",
+    margin: "logit of spam − logit of not spam",
     curve: "Accuracy, and the loss, over the steps",
     accuracy: "Accuracy",
     loss: "Loss",
@@ -236,10 +232,8 @@ Live.words({
     question: "Question",
     plot: "Test accuracy with 95 % intervals",
     dot: "{name}: {accuracy}, interval {low} to {high}",
-    book: "the book's setting",
     hint: "Choose a row to read its setting.",
     interval: "The bar is the 95 % interval of Wilson for {n} test messages, around the mean of all runs; small dots are single runs.",
-    accuracy: "test accuracy",
     questions: {
       all: "all settings",
       baseline: "What does the language model add?",
