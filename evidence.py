@@ -63,7 +63,7 @@ def mean_accuracy(correct, draws=DRAWS):
     """Mean accuracy over seeds with its interval, messages and seeds drawn anew: (mean, low, high)."""
     rng, n = np.random.default_rng(0), correct.shape[1]
     weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return interval_around(correct.mean(), bootstrap_accuracy(correct, weights, rng))
+    return interval_around(correct.mean(), bootstrap_accuracy(correct, weights, rng).clip(0, 1))
 
 
 def interval_around(value, drawn):

@@ -47,7 +47,6 @@ from records import (
     Place,
     Record,
     load_predictions,
-    load_results,
     work_on,
 )
 from spam_data import DATA_CHOICES, find_spam_file
@@ -447,8 +446,7 @@ def run_jobs(places, seeds):
                 print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
             else:
                 jobs.append((where, row))
-    points = [f"{row}@{n}#{subset}" for row in CURVE_ROWS for n in CURVE_SIZES for subset in CURVE_SUBSETS]
-    jobs += [(where, point) for where in places if where.name == EMBEDDED.name for point in points]
+    jobs += [(where, point) for where in places if where.name == EMBEDDED.name for point in curve_points()]
 
     for timeout in (0, -1):
         busy = []
@@ -494,19 +492,27 @@ def print_with_rate(row, where, seeds, learning_rate):
     print("Not stored: the table holds learning rates that were chosen on the validation set.")
 
 
+def curve_points():
+    """Names of all points of the learning curves."""
+    return [f"{row}@{n}#{subset}" for row in CURVE_ROWS for n in CURVE_SIZES for subset in CURVE_SUBSETS]
+
+
+def read_answers(where, rows):
+    """The stored answers of rows, as far as they belong to the present settings and messages."""
+    records = [record_of(row, where) for row in rows if "model" not in settings_of(row)]
+    entries = {record.row: record.entry for record in records if record.entry["per_seed"]}
+    return findings.Answers(entries, load_predictions(where.predictions_of(rows[0])))
+
+
 def report(places):
     """Compute what the stored answers show, keep it in findings.json, and print it."""
     for where in places:
-        stored = [load_results(where.file_of(row)) for row in ("rows", "@")]
-        rows, points = (results.get(where.name, {}).get(where.data, {}) for results in stored)
-        if not rows:
+        answers, curve_answers = read_answers(where, list(EXPERIMENTS)), read_answers(where, curve_points())
+        if not answers.entries:
             raise ValueError(
-                f"No rows of {where.name} on the {where.data} data are stored in {where.folder}."
+                f"{where.folder} has no rows of {where.name} for the present {where.data} data. "
+                f"Make them: python experiments.py all --data {where.data}"
             )
-        answers, curve_answers = (
-            findings.Answers(entries, load_predictions(where.predictions_of(kind)))
-            for entries, kind in ((rows, "rows"), (points, "@"))
-        )
         curve = (CURVE_ROWS, CURVE_SIZES, CURVE_SUBSETS)
         found = findings.find_all(answers, curve_answers, PAIRS, USED_ROWS, curve)
         findings.save(found, where.name, where.data, Path(where.folder) / "findings.json")

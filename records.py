@@ -10,6 +10,7 @@ import json
 import platform
 import zipfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -162,10 +163,14 @@ class Record:
         if others:
             current["other_sets_sha256"] = hashlib.sha256(json.dumps(others).encode()).hexdigest()
         self.entry = load_results(self.path).get(where.name, {}).get(where.data, {}).get(row, {})
-        if again or any(self.entry.get(key) != value for key, value in current.items()):
+        self.is_new = again or any(self.entry.get(key) != value for key, value in current.items())
+        if self.is_new:
             self.entry = {**current, "per_seed": []}
-            save_predictions({}, self.predictions_path, forget=row)
-        self.answered = set(load_predictions(self.predictions_path))
+
+    @cached_property
+    def answered(self):
+        """Names of the answers that are stored."""
+        return set() if self.is_new else set(load_predictions(self.predictions_path))
 
     def has(self, seed):
         """Whether the run with this seed, and its answers to all sets, are stored."""
@@ -179,8 +184,9 @@ class Record:
         for set_name in answers.keys() - {"training"}:
             z, labels = answers[set_name]
             arrays |= {key_of(self.row, run, set_name): z, f"labels/{set_name}": labels}
-        save_predictions(arrays, self.predictions_path)
-        self.answered |= arrays.keys()
+        save_predictions(arrays, self.predictions_path, forget=self.row if self.is_new else None)
+        self.answered.update(arrays)
+        self.is_new = False
         same = ("seed", "learning_rate")
         runs = [old for old in self.entry.get(among, []) if any(old.get(k) != run.get(k) for k in same)]
         self.entry[among] = [*runs, run]
