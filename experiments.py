@@ -42,7 +42,7 @@ from classification import fine_tuning_settings
 from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
 from evidence import accuracy_interval  # noqa: F401
-from gpt_download import DATA_FILE, SAFETENSORS_FILE
+from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
 from message_sets import read_other_sets, read_sets, read_texts  # noqa: F401
 from previous_chapters import MODEL_CONFIGS, model_config
 from records import (
@@ -411,7 +411,8 @@ def results_table(results, name, data):
 def is_at_hand(name, models_dir=MODELS_DIR):
     """Whether the weights of a model are on this machine, so that a run needs no download."""
     folder = Path(models_dir) / find_model(name).size
-    return name == EMBEDDED.name or any((folder / file).exists() for file in (DATA_FILE, SAFETENSORS_FILE))
+    files = (DATA_FILE, SAFETENSORS_FILE, MAPPED_FILE)
+    return name == EMBEDDED.name or any((folder / file).exists() for file in files)
 
 
 def print_rows():

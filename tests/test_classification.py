@@ -527,7 +527,7 @@ import os, signal, sys
 import classification
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 
-def killed(path, arrays, metadata):
+def killed(path, *others):
     path.write_bytes(b"half")
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
