@@ -48,6 +48,7 @@ Live.words({
     heads: "Layers (down), heads (across)",
     headName: "Layer {layer}, head {head}",
     title: "Layer {layer}, head {head}: each row divides its attention",
+    padding: "padding",
     matrix: "Attention weights. Arrow keys move through the cells.",
     hint: "Point at a cell, or move to it with the arrow keys: its query, its key, its weight. Hatched cells are masked.",
     cell: "Row {r}, “{row}”, attends to “{column}” with weight {weight}.",
