@@ -40,18 +40,12 @@ from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
 from evidence import accuracy_interval  # noqa: F401
 from gpt_download import DATA_FILE, SAFETENSORS_FILE
-from message_sets import read_other_sets, read_sets, read_texts  # noqa: F401
+from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets, read_texts  # noqa: F401
 from previous_chapters import MODEL_CONFIGS, model_config
-from records import (
-    RESULTS_DIR,
-    Place,
-    Record,
-    load_predictions,
-    work_on,
-)
+from records import RESULTS_DIR, Place, Record, load_predictions, load_results, work_on  # noqa: F401
 from spam_data import DATA_CHOICES, find_spam_file
 from trials import choose_learning_rate, clock, fine_tune_row, log_odds, score, training_cost
-from variants import build_model, count_trainable, create_loaders, loader_of_texts
+from variants import build_model, count_trainable
 
 SEEDS = (123, 124, 125, 126, 127)
 

@@ -63,14 +63,17 @@ class Answers:
 
 
 def find_accuracies(answers):
-    """Test accuracy of each row, and the seeds that did not converge."""
-    return {
-        row: {
+    """Test accuracy of each row, seeds that did not converge, and whether a better rate may lie outside."""
+    found = {}
+    for row, entry in answers.entries.items():
+        rates = {run["learning_rate"] for run in entry.get("tried", [])}
+        at_end = len(rates) > 1 and entry["learning_rate"] in (min(rates), max(rates))
+        found[row] = {
             "test": mean_accuracy(answers.correct(row)),
             "did not converge": [run["seed"] for run in entry["per_seed"] if not run.get("converged", True)],
+            "rate at the end of the ladder": at_end,
         }
-        for row, entry in answers.entries.items()
-    }
+    return found
 
 
 def compare(correct, pairs):
@@ -294,10 +297,13 @@ def print_findings(found, keys, notes):
             )
         if not group:
             print("  none")
-    failed = {row: a["did not converge"] for row, a in found["accuracies"].items() if a["did not converge"]}
-    print(
-        "\nDid not converge:", "; ".join(f"{row}: seeds {seeds}" for row, seeds in failed.items()) or "none"
-    )
+    accuracies = found["accuracies"]
+    failed = [
+        f"{row}: seeds {a['did not converge']}" for row, a in accuracies.items() if a["did not converge"]
+    ]
+    at_end = [row for row, a in accuracies.items() if a["rate at the end of the ladder"]]
+    print("\nDid not converge:", "; ".join(failed) or "none")
+    print("The chosen rate is the lowest or highest that was tried:", ", ".join(at_end) or "none")
     print("\nOther collection (area under the ROC curve, average precision), cost of 1,000 at the real share")
     for row, other in found["other collection"].items():
         real = found["real share"][row]
