@@ -19,7 +19,7 @@ from experiments import (
     USED_ROWS,
     settings_of,
 )
-from findings import Answers, compare, differs_from_published, find_all
+from findings import Answers, compare_pairs, differs_from_published, find_all
 from records import RESULTS_DIR, key_of, load_predictions, load_results
 from trials import choose_learning_rate
 
@@ -68,7 +68,6 @@ def test_findings_of_made_up_answers(made_up, tmp_path, capsys):
         assert other["area under the ROC curve"][0] == pytest.approx({1.0: 0.76, 3.0: 0.98}[shift], abs=0.03)
         assert other["threshold 0.5"]["share flagged"][0] == pytest.approx(0.5, abs=0.05)
         assert real["share of spam"] == pytest.approx(500 / (500 + 500 + 700))
-        assert real["flag nothing: cost of 1,000"] == pytest.approx(1000 * real["share of spam"])
         assert real["cheapest on validation"]["cost of 1,000"][0] < real["threshold 0.5"]["cost of 1,000"][0]
         points = list(real["precision at recall"].values())
         assert points == sorted(points, reverse=True)
@@ -88,10 +87,11 @@ def test_findings_of_made_up_answers(made_up, tmp_path, capsys):
     stored = json.loads((tmp_path / "findings.json").read_text())["a"]
     assert stored["uci"] == stored["sample"] and stored["uci"]["comparisons"][0]["verdict"] == "worse"
     findings.print_findings(found, PUBLISHED_KEYS, NOTES)
-    clear, rest = capsys.readouterr().out.split("Not decided")
+    clear, rest = capsys.readouterr().out.split("\nNot decided")
     assert "last-token            below   tf-idf-best" in clear and "last-token@32" in clear
     assert "first-token           against majority" in rest.split("Different")[0]
-    assert "Did not converge: tf-idf-best: seeds [2]" in rest
+    assert "seeds [2] DID NOT CONVERGE; chosen rate is the lowest or highest tried" in clear
+    assert "flagging nothing costs 294.1" in rest
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_what_differs_from_the_published_run(row, difference, verdict, words):
 
 def test_verdicts_are_corrected_together(made_up):
     answers, _ = made_up
-    (alone,) = compare(answers.correct, [("first-token", "majority")])
-    together = compare(answers.correct, [("first-token", "majority")] * 5)
+    (alone,) = compare_pairs(answers.correct, [("first-token", "majority")])
+    together = compare_pairs(answers.correct, [("first-token", "majority")] * 5)
     assert together[0]["adjusted p"] == pytest.approx(min(1, 5 * alone["p"]))
 
 
@@ -151,7 +151,9 @@ def test_stored_accuracies_and_rates_follow_from_the_stored_answers(name, data, 
             assert {run["learning_rate"] for run in entry["tried"]} == set(LADDER)
 
 
-FINDINGS = json.loads((RESULTS_DIR / "findings.json").read_text(encoding="utf-8"))
+FINDINGS = {}
+if (RESULTS_DIR / "findings.json").exists():
+    FINDINGS = json.loads((RESULTS_DIR / "findings.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name, data", [(name, data) for name in FINDINGS for data in FINDINGS[name]])
