@@ -202,7 +202,7 @@ def weighted_log_loss(z, labels, weights):
     return float((weights * np.logaddexp(0, -signed)).sum() / weights.sum())
 
 
-def calibration_error(z, labels, weights, bins=10):
+def expected_calibration_error(z, labels, weights, bins=10):
     """Mean distance between probability and share of spam, in bins of equal width (ECE)."""
     weights, p = weights / weights.sum(), expit(z)
     group = np.minimum((p * bins).astype(int), bins - 1)

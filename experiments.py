@@ -43,18 +43,12 @@ from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
 from evidence import accuracy_interval  # noqa: F401
 from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
-from message_sets import read_other_sets, read_sets, read_texts  # noqa: F401
+from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets, read_texts  # noqa: F401
 from previous_chapters import MODEL_CONFIGS, model_config
-from records import (
-    RESULTS_DIR,
-    Place,
-    Record,
-    load_predictions,
-    work_on,
-)
+from records import RESULTS_DIR, Place, Record, load_predictions, load_results, work_on  # noqa: F401
 from spam_data import DATA_CHOICES, find_spam_file
-from trials import choose_learning_rate, clock, fine_tune_row, log_odds, score, training_cost
-from variants import build_model, count_trainable, create_loaders, loader_of_texts
+from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
+from variants import build_model, count_trainable
 
 SEEDS = (123, 124, 125, 126, 127)
 
@@ -229,7 +223,7 @@ def make_loaders(settings, where):
     return create_loaders(data_file, padding, batch_size, context_length, subset_of(settings))
 
 
-def train(record, loaders, seed, learning_rate, other_sets):
+def train_once(record, loaders, seed, learning_rate, other_sets):
     """One training: the run, and its answers to all sets."""
     where, settings = record.where, record.settings
     memory = where.memory_for(settings, seed)
@@ -239,7 +233,7 @@ def train(record, loaders, seed, learning_rate, other_sets):
     answers = run.pop("answers")
     for set_name, (texts, labels) in other_sets.items():
         loader = loader_of_texts(texts, labels, loaders[0], settings["padding"])
-        answers[set_name] = log_odds(classifier, loader, where.device)
+        answers[set_name] = answers_of(classifier, loader, where.device)
     return run, answers
 
 
@@ -277,14 +271,14 @@ def run_fine_tuning(record, seeds):
             for rate in ladder:
                 failed = any(not run["converged"] for (r, _), run in tried.items() if r == rate)
                 if (rate, seed) not in tried and not failed:
-                    tried[rate, seed], answers = train(record, loaders, seed, rate, {})
+                    tried[rate, seed], answers = train_once(record, loaders, seed, rate, {})
                     record.keep(tried[rate, seed], answers, among="tried")
         entry["learning_rate"] = choose_learning_rate(list(tried.values()), len(loaders[1].dataset))
         entry["per_seed"] = [run for (rate, _), run in tried.items() if rate == entry["learning_rate"]]
         record.save()
     for seed in seeds:
         if not record.has(seed):
-            record.keep(*train(record, loaders, seed, entry["learning_rate"], record.others))
+            record.keep(*train_once(record, loaders, seed, entry["learning_rate"], record.others))
 
 
 def run_baseline(record, seed):

@@ -13,9 +13,9 @@ import numpy as np
 from evidence import (
     at_threshold,
     best_threshold,
-    calibration_error,
     class_weights,
     correct_prior,
+    expected_calibration_error,
     fit_platt,
     holm,
     mcnemar,
@@ -63,17 +63,20 @@ class Answers:
 
 
 def find_accuracies(answers):
-    """Test accuracy of each row, and the seeds that did not converge."""
-    return {
-        row: {
+    """Test accuracy of each row, seeds that did not converge, and whether a better rate may lie outside."""
+    found = {}
+    for row, entry in answers.entries.items():
+        rates = {run["learning_rate"] for run in entry.get("tried", [])}
+        at_end = len(rates) > 1 and entry["learning_rate"] in (min(rates), max(rates))
+        found[row] = {
             "test": mean_accuracy(answers.correct(row)),
             "did not converge": [run["seed"] for run in entry["per_seed"] if not run.get("converged", True)],
+            "rate at the end of the ladder": at_end,
         }
-        for row, entry in answers.entries.items()
-    }
+    return found
 
 
-def compare(correct, pairs):
+def compare_pairs(correct, pairs):
     """Verdicts on pairs of rows, Holm's correction over all of them; ``correct(row)`` is bool (S, N)."""
     found = []
     for row, other in pairs:
@@ -105,7 +108,7 @@ def find_curves(answers, whole, rows, sizes, subsets):
         for n in sizes:
             if row != "tf-idf-best" and {f"{row}@{n}", f"tf-idf-best@{n}"} <= correct.keys():
                 pairs.append((f"{row}@{n}", f"tf-idf-best@{n}"))
-    return {"test": curves, "comparisons": compare(correct.get, pairs)}
+    return {"test": curves, "comparisons": compare_pairs(correct.get, pairs)}
 
 
 def find_other_collection(answers, row):
@@ -172,7 +175,6 @@ def find_real_share(answers, row):
         curves.append([precision[np.searchsorted(recall, level - 1e-9) :].max() for level in RECALLS])
     return {
         "share of spam": share,
-        "flag nothing: cost of 1,000": 1000 * share,
         "threshold 0.5": at(z),
         "cheapest on validation": at(z - cheapest),
         "average precision": with_interval(ranking, z, labels, weights)[1],
@@ -196,7 +198,7 @@ def find_calibration(answers, row):
 
     def measure(z, labels, weights):
         def both(z, labels, weights):
-            return weighted_log_loss(z, labels, weights), calibration_error(z, labels, weights)
+            return weighted_log_loss(z, labels, weights), expected_calibration_error(z, labels, weights)
 
         return dict(zip(("loss", "calibration error"), with_interval(both, z, labels, weights)))
 
@@ -216,7 +218,7 @@ def find_all(answers, curve_answers, pairs, used_rows, curve):
     variants = ("look-alikes", "spaces", "polite")
     return {
         "accuracies": find_accuracies(answers),
-        "comparisons": compare(answers.correct, present),
+        "comparisons": compare_pairs(answers.correct, present),
         "learning curves": find_curves(curve_answers, answers, *curve),
         "other collection": {row: find_other_collection(answers, row) for row in used},
         "disguised spam": {row: find_disguised(answers, row, variants) for row in used},
@@ -269,14 +271,25 @@ def differs_from_published(line, keys):
     return None
 
 
-def show(triple, scale=100, digits=1):
+def as_text(triple, scale=100, digits=1):
+    """A value with its interval, as percent where nothing else is said."""
     value, low, high = (scale * number for number in triple)
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def print_findings(found, keys, notes):
-    """Print the findings of one model and data set, sorted by how much they can carry."""
-    lines = found["comparisons"] + found["learning curves"]["comparisons"]
+def print_accuracies(accuracies, notes):
+    """Print a line for each row: its accuracy, and what a reader must know about it."""
+    print("\nTest accuracy in percent (95 % interval over messages and seeds)")
+    for row, found in accuracies.items():
+        remarks = [f"seeds {found['did not converge']} DID NOT CONVERGE"] if found["did not converge"] else []
+        if found["rate at the end of the ladder"]:
+            remarks.append("chosen rate is the lowest or highest tried")
+        remarks += [notes[row]] if row in notes else []
+        print("; ".join([f"  {row:21} {as_text(found['test'])}", *remarks]))
+
+
+def print_comparisons(lines, keys):
+    """Print the comparisons, sorted by what they can carry."""
     different = {id(line): words for line in lines if (words := differs_from_published(line, keys))}
     groups = {
         "Clear": [line for line in lines if line["verdict"] != "not decided"],
@@ -284,29 +297,32 @@ def print_findings(found, keys, notes):
         "Different from the published run": [line for line in lines if id(line) in different],
     }
     for title, group in groups.items():
-        print(f"\n{title} (points of test accuracy, 95 % interval, p with Holm's correction)")
+        print(f"\n{title}{'' if group else ': none'}")
         for line in group:
-            note = different.get(id(line), notes.get(line["row"], "")) if title.startswith("Diff") else ""
             word = {"better": "above", "worse": "below"}.get(line["verdict"], "against")
-            print(
-                f"  {line['row']:21} {word:7} {line['against']:16} {show(line['difference'])}, "
-                f"p {line['adjusted p']:.4f}{note and '; ' + note}"
-            )
-        if not group:
-            print("  none")
-    failed = {row: a["did not converge"] for row, a in found["accuracies"].items() if a["did not converge"]}
-    print(
-        "\nDid not converge:", "; ".join(f"{row}: seeds {seeds}" for row, seeds in failed.items()) or "none"
-    )
-    print("\nOther collection (area under the ROC curve, average precision), cost of 1,000 at the real share")
+            points = f"{as_text(line['difference'])} points, p {line['adjusted p']:.4f}"
+            remark = f"; {different[id(line)]}" if title.startswith("Different") else ""
+            print(f"  {line['row']:21} {word:7} {line['against']:16} {points}{remark}")
+
+
+def print_use(found):
+    """Print how the rows in use do on the other collection, at the real share, and on disguised spam."""
     for row, other in found["other collection"].items():
         real = found["real share"][row]
-        area, precision = (show(other[k], 1, 3) for k in ("area under the ROC curve", "average precision"))
-        flagged = show(other["threshold 0.5"]["share flagged"])
-        cost = show(real["cheapest on validation"]["cost of 1,000"], 1)
-        nothing = real["flag nothing: cost of 1,000"]
-        print(
-            f"  {row:16} {area}, {precision}; flags {flagged} %; cost {cost}, flagging nothing {nothing:.1f}"
-        )
-    for row, recalls in found["disguised spam"].items():
-        print(f"  {row:16} finds of spam: " + ", ".join(f"{v} {show(r)} %" for v, r in recalls.items()))
+        area, precision = (as_text(other[k], 1, 3) for k in ("area under the ROC curve", "average precision"))
+        print(f"\n{row}\n  other collection: area under the ROC curve {area}, average precision {precision}")
+        for name in [key for key in other if isinstance(other[key], dict)]:
+            flagged, spam = as_text(other[name]["share flagged"]), 100 * other["share of spam"]
+            print(f"  flagged there, {name}: {flagged} % (spam is {spam:.1f} %)")
+        cost, nothing = real["cheapest on validation"]["cost of 1,000"], 1000 * real["share of spam"]
+        print(f"  cost of 1,000 at the real share: {as_text(cost, 1)}; flagging nothing costs {nothing:.1f}")
+        recalls = (f"{variant} {as_text(recall)}" for variant, recall in found["disguised spam"][row].items())
+        print(f"  spam found, in percent: {', '.join(recalls)}")
+
+
+def print_findings(found, keys, notes):
+    """Print the findings of one model and data set."""
+    print_accuracies(found["accuracies"], notes)
+    print("\nDifferences in test accuracy, 95 % interval, p with Holm's correction over each table")
+    print_comparisons(found["comparisons"] + found["learning curves"]["comparisons"], keys)
+    print_use(found)

@@ -1,4 +1,4 @@
-"""Which messages a row learns from and answers, as texts: {name of the set: (texts, labels)}.
+"""Which messages a row learns from and answers: texts for a baseline, loaders for a model.
 
 Texts are lists of str, labels lists of int (1 is spam).
 """
@@ -7,10 +7,13 @@ import csv
 import random
 
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
-from edition import ASSETS, SET_NAMES, get_tokenizer
+from edition import ASSETS, PAD_TOKEN_ID, SET_NAMES, get_tokenizer
 from spam_data import create_balanced_dataset, create_spam_loaders, find_spam_file
-from variants import choose_subset
+from variants import real_tokens
 
 DISGUISED_FILE = ASSETS / "disguised_spam.tsv"  # index variant text, of the sample
 
@@ -22,7 +25,7 @@ def read_texts(data_file):
 
 
 def read_sets(data_file, subset=None):
-    """The three sets by name; ``subset`` as for :func:`variants.create_loaders`."""
+    """The three sets by name; ``subset`` as for :func:`create_loaders`."""
     sets = dict(zip(SET_NAMES, read_texts(data_file)))
     if subset:
         texts, labels = sets["training"]
@@ -61,6 +64,61 @@ def read_other_sets(data):
         "other collection": (other["Text"].tolist(), (other["Label"] == "spam").astype(int).tolist()),
         **{variant: (texts, [1] * len(texts)) for variant, texts in disguised.items()},
     }
+
+
+# ---------------------------------------------------------------------------------
+# Loaders
+# ---------------------------------------------------------------------------------
+
+
+def pad(ids, padding, context_length):
+    """Pad one message (T,) anew: ``"longest message"`` (as it is), ``"full context"`` or ``"none"``."""
+    if padding == "full context":
+        return F.pad(ids, (0, context_length - len(ids)), value=PAD_TOKEN_ID)
+    if padding == "none":
+        return ids[real_tokens(ids.unsqueeze(0))[0]]
+    return ids
+
+
+def create_loaders(data_file, padding="longest message", batch_size=8, context_length=1024, subset=None):
+    """The loaders of notebook 01, with another padding, batch size or number of training messages.
+
+    Args:
+        data_file (str or Path): the messages.
+        padding (str): see :func:`pad`; ``"none"`` needs batches of one message.
+        batch_size (int): messages in a batch.
+        context_length (int): length for ``"full context"``.
+        subset (tuple): ``(n, seed)``: train on n messages only; see :func:`choose_subset`.
+
+    Returns:
+        list of three DataLoader: training (shuffled, last incomplete batch dropped),
+        validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
+    """
+    loaders = []
+    for loader in create_spam_loaders(get_tokenizer(), data_file):
+        examples = [(pad(ids, padding, context_length), label) for ids, label in loader.dataset]
+        training = not loaders
+        if training and subset:
+            examples = [examples[i] for i in choose_subset(len(examples), *subset)]
+        loaders.append(DataLoader(examples, batch_size=batch_size, shuffle=training, drop_last=training))
+    return loaders
+
+
+def choose_subset(total, n, seed):
+    """Indices of n of ``total`` messages. With one seed, fewer messages are part of more messages."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].tolist()
+
+
+def loader_of_texts(texts, labels, like, padding="longest message"):
+    """A loader of other texts, cut and padded as the training messages of the loader ``like`` are."""
+    encoded = [get_tokenizer().encode(text, disallowed_special=()) or [PAD_TOKEN_ID] for text in texts]
+    longest = max(len(ids) for ids, _ in like.dataset)
+    examples = []
+    for ids, label in zip(encoded, labels):
+        ids = torch.tensor(ids[:longest])
+        filler = 0 if padding == "none" else longest - len(ids)
+        examples.append((F.pad(ids, (0, filler), value=PAD_TOKEN_ID), torch.tensor(label)))
+    return DataLoader(examples, batch_size=like.batch_size)
 
 
 # ---------------------------------------------------------------------------------

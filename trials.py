@@ -35,7 +35,7 @@ def clock(device):
 
 
 @torch.no_grad()
-def log_odds(classifier, loader, device):
+def answers_of(classifier, loader, device):
     """What a classifier answers: log P(spam) - log P(ham) of each message, and the labels; arrays (N,)."""
     classifier.eval()
     logits, labels = zip(*[(classifier(ids.to(device))[:, -1].cpu(), labels) for ids, labels in loader])
@@ -94,7 +94,7 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
     result = {"seed": seed, "learning_rate": learning_rate, "seconds": clock(device) - start}
     answers = result["answers"] = {}
     for set_name, loader in zip(SET_NAMES, loaders):
-        z, labels = answers[set_name] = log_odds(classifier, loader, device)
+        z, labels = answers[set_name] = answers_of(classifier, loader, device)
         result[set_name], loss = score(z, labels)
         if set_name == "training":
             result |= {"training_loss": loss, "converged": has_converged(result["training"], loss, labels)}

@@ -1,4 +1,4 @@
-"""What a row of the table of experiments can change: token, mask, LoRA, layers, padding, messages.
+"""What a row of the table of experiments can change about the model: token, mask, LoRA, layers.
 
 The rows stand in ``experiments.py``; notebook 10 discusses them. LoRA follows Hu et al. (2021).
 Shapes in comments use the letters of ``previous_chapters.py``. ``settings`` is a dict from
@@ -10,7 +10,6 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from classification import (
     add_classification_head,
@@ -18,10 +17,9 @@ from classification import (
     load_pretrained_model,
     unfreeze_last_block,
 )
-from edition import MODELS_DIR, PAD_TOKEN_ID, get_tokenizer
+from edition import MODELS_DIR, PAD_TOKEN_ID
 from fast_paths import after_attention, keys_and_values
 from previous_chapters import GPTModel, MultiHeadAttention, model_config
-from spam_data import create_spam_loaders
 
 # ---------------------------------------------------------------------------------
 # Which token the head reads
@@ -79,16 +77,7 @@ class BidirectionalAttention(MultiHeadAttention):
 def remove_causal_mask(model):
     """Let every block attend to all tokens; the weights stay as they are."""
     for block in model.trf_blocks:
-        old = block.att
-        block.att = BidirectionalAttention(
-            old.d_out,
-            old.d_out,
-            old.context_length,
-            old.dropout.p,
-            old.num_heads,
-            qkv_bias=old.W_query.bias is not None,
-        )
-        block.att.load_state_dict(old.state_dict())
+        block.att.__class__ = BidirectionalAttention  # the same layer with another forward pass
 
 
 # ---------------------------------------------------------------------------------
@@ -278,58 +267,3 @@ class TokenClassifier(nn.Module):
             x = block_at(trained[-1], trained[:-1](x), token_position(ids, self.token))  # (B, 1, C)
             x = model.final_norm(x)
         return model.out_head(x)  # (B, 1, C) -> (B, 1, 2)
-
-
-# ---------------------------------------------------------------------------------
-# The messages of a row
-# ---------------------------------------------------------------------------------
-
-
-def pad(ids, padding, context_length):
-    """Pad one message (T,) anew: ``"longest message"`` (as it is), ``"full context"`` or ``"none"``."""
-    if padding == "full context":
-        return F.pad(ids, (0, context_length - len(ids)), value=PAD_TOKEN_ID)
-    if padding == "none":
-        return ids[real_tokens(ids.unsqueeze(0))[0]]
-    return ids
-
-
-def create_loaders(data_file, padding="longest message", batch_size=8, context_length=1024, subset=None):
-    """The loaders of notebook 01, with another padding, batch size or number of training messages.
-
-    Args:
-        data_file (str or Path): the messages.
-        padding (str): see :func:`pad`; ``"none"`` needs batches of one message.
-        batch_size (int): messages in a batch.
-        context_length (int): length for ``"full context"``.
-        subset (tuple): ``(n, seed)``: train on n messages only; see :func:`choose_subset`.
-
-    Returns:
-        list of three DataLoader: training (shuffled, last incomplete batch dropped),
-        validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
-    """
-    loaders = []
-    for loader in create_spam_loaders(get_tokenizer(), data_file):
-        examples = [(pad(ids, padding, context_length), label) for ids, label in loader.dataset]
-        training = not loaders
-        if training and subset:
-            examples = [examples[i] for i in choose_subset(len(examples), *subset)]
-        loaders.append(DataLoader(examples, batch_size=batch_size, shuffle=training, drop_last=training))
-    return loaders
-
-
-def choose_subset(total, n, seed):
-    """Indices of n of ``total`` messages. With one seed, fewer messages are part of more messages."""
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:n].tolist()
-
-
-def loader_of_texts(texts, labels, like, padding="longest message"):
-    """A loader of other texts, cut and padded as the training messages of the loader ``like`` are."""
-    encoded = [get_tokenizer().encode(text, disallowed_special=()) or [PAD_TOKEN_ID] for text in texts]
-    longest = max(len(ids) for ids, _ in like.dataset)
-    examples = []
-    for ids, label in zip(encoded, labels):
-        ids = torch.tensor(ids[:longest])
-        filler = 0 if padding == "none" else longest - len(ids)
-        examples.append((F.pad(ids, (0, filler), value=PAD_TOKEN_ID), torch.tensor(label)))
-    return DataLoader(examples, batch_size=like.batch_size)

@@ -1,19 +1,13 @@
-"""The baselines, the sets of messages, and the disguises."""
-
-import hashlib
+"""What fine-tuning has to beat: that each baseline does what it says."""
 
 import numpy as np
 import pytest
 import torch
 
 import baselines
-import message_sets
 from baselines import run_frozen_states, run_majority, run_tf_idf, run_zero_shot, spam_margin
-from message_sets import disguise, read_disguised, read_left_over_ham, read_other_sets, read_sets
 from previous_chapters import GPTModel
-from spam_data import SAMPLE_FILE
 
-LEFT_OVER_UCI = "c56a8b1c7a290fe6"  # begin of the SHA-256 of the texts
 CPU = torch.device("cpu")
 EMBEDDED = "gpt2-mini (10M)"
 SETS = {
@@ -95,63 +89,3 @@ def test_calibrated_prompt_is_measured_from_a_message_that_says_nothing(embedded
     (_, plain), (choice, calibrated) = (run_zero_shot(sets, c, *arguments) for c in (False, True))
     assert np.allclose(plain["test"] - choice["threshold"], calibrated["test"])
     assert calibrated["test"][1] == pytest.approx(0, abs=1e-5)
-
-
-# ---------------------------------------------------------------------------------
-# Sets of messages
-# ---------------------------------------------------------------------------------
-
-
-def test_left_over_ham_is_what_the_balanced_sets_lack(uci_file):
-    texts, labels = read_left_over_ham(uci_file)
-    assert len(texts) == 4825 - 747 and set(labels) == {0}
-    in_sets = sum(len(labels) for _, labels in read_sets(uci_file).values())
-    assert in_sets + len(texts) == 5572
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    assert digest.startswith(LEFT_OVER_UCI)  # a fixed list
-
-
-def test_other_sets_are_of_the_other_collection_and_of_no_training_message(monkeypatch, tmp_path):
-    other = tmp_path / "other.tsv"
-    other.write_text("ham\tNA\nspam\twin\nham\tsee you\n")
-    files = {"sample": SAMPLE_FILE, "uci": other}
-    monkeypatch.setattr(message_sets, "find_spam_file", files.__getitem__)
-    monkeypatch.setattr(message_sets, "DISGUISED_FILE", tmp_path / "none.tsv")
-    sets = read_other_sets("sample")
-    assert sets["other collection"] == (["NA", "win", "see you"], [0, 1, 0])
-    test_texts, test_labels = read_sets(SAMPLE_FILE)["test"]
-    for variant in ("look-alikes", "spaces"):
-        assert sets[variant][1] == [1] * sum(test_labels)
-    seen = {text for texts, _ in read_sets(SAMPLE_FILE).values() for text in texts}
-    assert seen.isdisjoint(sets["left-over ham"][0])
-
-
-def test_disguise_is_the_same_each_time_and_leaves_the_rest():
-    text = "URGENT! Claim your free prize: call 09061701461 now"
-    spaced = disguise(text, "spaces")
-    assert spaced == disguise(text, "spaces") != text
-    assert spaced.replace(" ", "").replace(".", "") == text.replace(" ", "")
-    alike = disguise(text, "look-alikes")
-    assert alike == disguise(text, "look-alikes") != text
-    assert len(alike) == len(text) and "09061701461" in alike
-    changed = [(old, new) for old, new in zip(text, alike) if old != new]
-    assert all(new in message_sets.LOOK_ALIKES[old.lower()] for old, new in changed)
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        ("index\ttext\n0\thi\n", "columns"),
-        ("index\tvariant\ttext\n7\tpolite\thi\n", "index is not between 0 and 6"),
-    ],
-)
-def test_file_of_disguises_is_checked(tmp_path, content, words):
-    (tmp_path / "disguised.tsv").write_text(content)
-    with pytest.raises(ValueError, match=f"disguised.tsv.*{words}"):
-        read_disguised(7, tmp_path / "disguised.tsv")
-
-
-def test_hand_written_disguises_are_read_as_they_are(tmp_path):
-    (tmp_path / "disguised.tsv").write_text('index\tvariant\ttext\n1\tpolite\t"Dear" you\n0\tpolite\tNA\n')
-    assert read_disguised(2, tmp_path / "disguised.tsv") == {"polite": ['"Dear" you', "NA"]}
-    assert read_disguised(2, tmp_path / "none.tsv") == {}

@@ -9,9 +9,9 @@ from evidence import (
     accuracy_interval,
     at_threshold,
     best_threshold,
-    calibration_error,
     class_weights,
     correct_prior,
+    expected_calibration_error,
     fit_platt,
     holm,
     mcnemar,
@@ -138,10 +138,10 @@ def test_calibration_finds_what_was_done_to_the_log_odds(rng):
     a, b = fit_platt(3 * z, labels, with_offset=False)
     assert (a, b) == (pytest.approx(1 / 3, rel=0.05), 0)
     assert (
-        calibration_error(z, labels, even(labels))
+        expected_calibration_error(z, labels, even(labels))
         < 0.02
         < 0.1
-        < calibration_error(distorted, labels, even(labels))
+        < expected_calibration_error(distorted, labels, even(labels))
     )
     assert weighted_log_loss(z, labels, even(labels)) < weighted_log_loss(distorted, labels, even(labels))
 
@@ -153,8 +153,8 @@ def test_prior_correction_calibrates_for_another_share(rng):
     )  # log of the ratio of the two normal densities, times 2: not calibrated
     z = z / 2
     weights = class_weights(labels, 0.1)
-    assert calibration_error(correct_prior(z, 0.5, 0.1), labels, weights) < 0.02
-    assert calibration_error(z, labels, weights) > 0.2
+    assert expected_calibration_error(correct_prior(z, 0.5, 0.1), labels, weights) < 0.02
+    assert expected_calibration_error(z, labels, weights) > 0.2
     assert correct_prior(0.0, 0.5, 0.1) == pytest.approx(np.log(1 / 9))
 
 

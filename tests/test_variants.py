@@ -1,4 +1,4 @@
-"""What a row of the experiments changes: token, mask, LoRA, layers, padding, messages."""
+"""What a row of the experiments changes about the model: token, mask, LoRA, layers; the short cuts."""
 
 import copy
 
@@ -8,18 +8,14 @@ import torch
 from classification import add_classification_head, calc_loss_batch, freeze_all_layers
 from edition import PAD_TOKEN_ID
 from experiments import EXPERIMENTS, settings_of
+from message_sets import pad
 from previous_chapters import GPTModel
-from spam_data import SAMPLE_FILE
 from variants import (
     LoRALinear,
     TokenClassifier,
     build_model,
-    choose_subset,
     count_frozen_blocks,
     count_trainable,
-    create_loaders,
-    loader_of_texts,
-    pad,
     pick_token,
     random_model,
     remove_causal_mask,
@@ -263,35 +259,6 @@ def test_frozen_blocks_read_each_message_once():
     assert read == [2, 1]
 
 
-# ---------------------------------------------------------------------------------
-# Messages
-# ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "padding, expected",
-    [
-        ("longest message", IDS[0].tolist()),
-        ("none", [5, 6, 7, 8]),
-        ("full context", [5, 6, 7, 8] + 6 * [PAD_TOKEN_ID]),
-    ],
-)
-def test_message_is_padded(padding, expected):
-    assert pad(IDS[0], padding, context_length=10).tolist() == expected
-
-
-def test_empty_message_without_padding_is_one_token():
-    assert pad(IDS[2], "none", 10).tolist() == [PAD_TOKEN_ID]
-
-
-def test_loaders_give_the_batches_of_notebook_01(tokenizer, sample_loaders):
-    for ours, theirs in zip(create_loaders(SAMPLE_FILE), sample_loaders):
-        for loader in (ours, theirs):
-            torch.manual_seed(5)
-            loader.batches = [(ids.tolist(), labels.tolist()) for ids, labels in loader]
-        assert ours.batches == theirs.batches
-
-
 @torch.no_grad()
 def test_last_real_token_is_the_last_one_without_padding():
     """In a causal model the padding behind a message changes nothing before it."""
@@ -299,29 +266,3 @@ def test_last_real_token_is_the_last_one_without_padding():
     padded = pick_token(model(IDS), IDS, "last real")
     alone = [model(pad(ids, "none", 16).unsqueeze(0))[0, -1] for ids in IDS]
     assert torch.allclose(padded, torch.stack(alone), atol=1e-6)
-
-
-def test_subset_is_part_of_the_larger_ones_and_of_no_other_seed():
-    small, large, other = choose_subset(1000, 32, 0), choose_subset(1000, 64, 0), choose_subset(1000, 32, 1)
-    assert small == large[:32] and len(set(large)) == 64
-    assert set(small) != set(other)
-
-
-def test_row_learns_from_a_part_of_the_training_messages(sample_loaders):
-    loaders = create_loaders(SAMPLE_FILE, subset=(32, 0))
-    whole = [loader.dataset for loader in sample_loaders]
-    assert [len(loader.dataset) for loader in loaders] == [32, len(whole[1]), len(whole[2])]
-    for (ids, label), i in zip(loaders[0].dataset, choose_subset(len(whole[0]), 32, 0)):
-        assert torch.equal(ids, whole[0][i][0]) and label == whole[0][i][1]
-
-
-def test_other_texts_are_cut_and_padded_as_the_training_messages(tokenizer, sample_loaders):
-    training, _, test = (loader.dataset for loader in sample_loaders)
-    texts, labels = test.data["Text"].tolist(), test.data["Label"].tolist()
-    for (ids, _), (expected, _) in zip(loader_of_texts(texts, labels, sample_loaders[0]).dataset, test):
-        assert torch.equal(ids, expected)
-    (long, _), (empty, _) = loader_of_texts(["word " * 500, ""], [0, 0], sample_loaders[0]).dataset
-    assert long.shape == empty.shape == (training.max_length,)
-    assert set(empty.tolist()) == {PAD_TOKEN_ID}
-    (short, _), (empty, _) = loader_of_texts(["ok", ""], [0, 0], sample_loaders[0], padding="none").dataset
-    assert short.tolist() == tokenizer.encode("ok") and empty.tolist() == [PAD_TOKEN_ID]
