@@ -7,8 +7,8 @@
 
 Each has a caption, and a text for those who do not see it: of drawings in ``book/figures/words_en.json``,
 of live figures below. The stored output of such a cell is a picture with its caption, which JupyterLab,
-VS Code, Colab and GitHub show alike. On the pages of the book the cell is the figure itself, numbered, and a live one
-answers to the reader; ``book/extensions/live_figures.py`` puts it there.
+VS Code, Colab and GitHub show alike. On the pages of the book the cell is the figure itself, numbered,
+and a live one answers to the reader; ``book/extensions/live_figures.py`` puts it there.
 
 Drawings are ``book/figures/NAME.svg``; pictures of the live figures, ``book/figures/live/NAME.png``,
 are photographs that ``python book/live/photograph.py`` takes of them.
