@@ -56,7 +56,44 @@ class Exercise:
 
 # 01 · The messages
 
-LESSON_01 = {}
+LESSON_01 = {
+    "01-1": Exercise(
+        right=lambda caught, alarms: 100 * caught / (caught + 19 * alarms),
+        tolerance=0.6,
+        hint="In 2,000 messages, how many spam messages are caught, and how many ham messages are flagged?",
+        mistakes=(
+            (lambda caught, alarms: 100 * caught / (caught + alarms), "That is the balanced inbox."),
+            (
+                lambda caught, alarms: 100 * caught,
+                "That is the recall, a share of the spam.",
+            ),
+        ),
+    ),
+    "01-2": Exercise(
+        right=97.3,
+        tolerance=0.3,
+        hint="It has none only if all its other copies are outside the training set.",
+        mistakes=((100 * (1 - 0.3**4), "The copy in the test set is no copy in the training set."),),
+    ),
+    "01-3": Exercise(
+        right=lambda token_counts: _positions_left(token_counts),
+        tolerance=0.3,
+        hint="A batch takes its number of messages times its longest; compare with all rows at full length.",
+        mistakes=(
+            (
+                lambda token_counts: 100 * sum(token_counts) / (len(token_counts) * max(token_counts)),
+                "That is the share of the tokens themselves; inside a batch some padding stays.",
+            ),
+        ),
+    ),
+}
+
+
+def _positions_left(token_counts, batch_size=8):
+    """Padding each batch to its own longest message leaves this percentage of the positions."""
+    lengths = token_counts.tolist()
+    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
+    return 100 * sum(len(batch) * max(batch) for batch in batches) / (len(lengths) * max(lengths))
 
 
 # 02 · The model on one page

@@ -16,7 +16,12 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.i
 # that a reader could give; where there are known mistakes, these too.
 
 # 01
-CASES_01 = {}
+LENGTHS = [10, 20, 30, 40, 50, 60, 70, 80, 5, 5, 5, 5, 5, 5, 5, 10]  # in tokens: two batches of eight
+CASES_01 = {
+    "01-1": (100 * 0.9 / 2.8, [0.9 / 2.8, 90.0, 100 * 0.9 / 1.0, 50], {"caught": 0.9, "alarms": 0.1}),
+    "01-2": (97.3, [0.973, 70, 100 * (1 - 0.3**4), 91], {}),
+    "01-3": (100 * 720 / 1280, [100 * 400 / 1280, 100, 28], {"token_counts": torch.tensor(LENGTHS)}),
+}
 
 
 # 02
