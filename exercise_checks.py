@@ -103,7 +103,42 @@ LESSON_02 = {}
 
 # 03 · Loading pretrained weights
 
-LESSON_03 = {}
+LESSON_03 = {
+    "03-1": Exercise(
+        right=lambda settings: 12 * settings["n_embd"] ** 2 + 13 * settings["n_embd"],
+        hint="Four linear layers with their biases, and two layer norms with two vectors each.",
+        mistakes=(
+            (
+                lambda settings: 12 * settings["n_embd"] ** 2,
+                "These are the matrices. What else does a linear layer hold, and what a layer norm?",
+            ),
+            (
+                lambda settings: 12 * settings["n_embd"] ** 2 + 9 * settings["n_embd"],
+                "Matrices and biases are there; what does a layer norm hold?",
+            ),
+        ),
+    ),
+    "03-2": Exercise(
+        accepts=lambda answer, w: answer == w.tolist(),
+        hint="The shape is (C, 3C). Begin with one of the three: which move brought it to the model?",
+        mistakes=(
+            (
+                lambda w: [sum((third[i] for third in _turned_thirds(w)), []) for i in range(len(w))],
+                "The parts stand in the right places, but each still lies as PyTorch holds it.",
+            ),
+        ),
+    ),
+    "03-3": Exercise(
+        right=False,
+        hint="What does out_proj do with the results of the attention heads? Does it ask for their order?",
+    ),
+}
+
+
+def _turned_thirds(w):
+    """The three matrices of ``c_attn`` as ``nn.Linear`` holds them, as lists."""
+    width = w.shape[0]
+    return [w[:, i * width : (i + 1) * width].T.tolist() for i in range(3)]
 
 
 # 04 · What a pretrained model knows

@@ -29,7 +29,16 @@ CASES_02 = {}
 
 
 # 03
-CASES_03 = {}
+C_ATTN = torch.arange(12.0).view(2, 6)
+CASES_03 = {
+    "03-1": (309_280, [307_200, 308_640, 309_281, 10_060_960, "12 C²"], {"settings": {"n_embd": 160}}),
+    "03-2": (
+        C_ATTN,
+        [torch.cat([C_ATTN[:, i : i + 2].T for i in (0, 2, 4)], dim=1), C_ATTN.T, 0.5],
+        {"w": C_ATTN},
+    ),
+    "03-3": (False, [True, "no"], {}),
+}
 
 
 # 04

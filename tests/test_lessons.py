@@ -30,7 +30,7 @@ EXAMPLE = ROOT / "tests" / "data" / "90_example_lesson.ipynb"
 REWRITTEN = [
     "01",
     # "02",
-    # "03",
+    "03",
     # "04",
     # "05",
     # "06",
