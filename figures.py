@@ -5,9 +5,9 @@
     show_figure("head_replaced")
     show_live("attention")
 
-One table holds what is said about each: its caption, and the text for those who do not see it. The
-stored output of such a cell is a picture with its caption, which JupyterLab, VS Code, Colab and
-GitHub show alike. On the pages of the book the cell is the figure itself, numbered, and a live one
+Each has a caption, and a text for those who do not see it: of drawings in ``book/figures/words_en.json``,
+of live figures below. The stored output of such a cell is a picture with its caption, which JupyterLab,
+VS Code, Colab and GitHub show alike. On the pages of the book the cell is the figure itself, numbered, and a live one
 answers to the reader; ``book/extensions/live_figures.py`` puts it there.
 
 Drawings are ``book/figures/NAME.svg``; pictures of the live figures, ``book/figures/live/NAME.png``,
@@ -15,81 +15,17 @@ are photographs that ``python book/live/photograph.py`` takes of them.
 """
 
 import base64
+import json
 from html import escape
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "book" / "figures"
 LIVE_NOTE = "On the book's page this figure is live: it answers to what you type."
 
+WORDS = json.loads((FOLDER / "words_en.json").read_text(encoding="utf-8"))["drawings"]
+
 # name: (caption, what the figure shows, for those who do not see it)
-DRAWINGS = {
-    "three_stages": (
-        "The three stages of fine-tuning for classification. The numbers are those of the notebooks.",
-        "Three columns of steps. Stage 1, data, in notebook 01, goes from the download through "
-        "balancing, splitting and tokenising to the data loaders. Stage 2, model, goes from the "
-        "configuration in notebook 02 to the accuracy and loss functions in notebook 07. Stage 3, "
-        "fine-tune and use, has training, evaluation and the classification of new messages.",
-    ),
-    "three_stages_model": (
-        "The three stages again. This notebook is in the second one: configure, load, probe.",
-        "Three columns of steps. In stage 2, model, the steps configure, load pretrained weights and "
-        "probe what it generates, notebooks 02 to 04, are highlighted.",
-    ),
-    "three_stages_evaluation": (
-        "The three stages again. This notebook writes the evaluation functions, the last step of stage 2.",
-        "Three columns of steps. In stage 2, model, the last step, the accuracy and loss functions of "
-        "notebook 07, is highlighted.",
-    ),
-    "three_stages_training": (
-        "The three stages again. This notebook trains the classifier and evaluates the result.",
-        "Three columns of steps. In stage 3, fine-tune and use, the two steps of notebook 08 are "
-        "highlighted: training, and the evaluation of the fine-tuned model.",
-    ),
-    "three_stages_use": (
-        "The three stages for the last time. This notebook uses what the others made.",
-        "Three columns of steps. In stage 3, fine-tune and use, the last step is highlighted: the "
-        "classification of new messages in notebook 09.",
-    ),
-    "head_replaced": (
-        "The output layer over 50,257 tokens is replaced by one over two classes.",
-        "Token IDs go down through the GPT model: embeddings, transformer blocks and final norm, "
-        "which stay. The old output layer with 50,257 scores a token is removed; a new one has 2 "
-        "scores.",
-    ),
-    "causal_mask": (
-        "Who attends to whom: what lies ahead is masked.",
-        "A grid with a row for each of four tokens that ask and a column for each of four tokens that "
-        "are read. In each row the cells up to the token itself are open, those after it are masked; "
-        "only the last row has no masked cell.",
-    ),
-    "last_row": (
-        "The last of the four rows stands for the message.",
-        "Four rows of two scores, one row for each token of the message. The last row is highlighted: "
-        "its token alone has seen all four.",
-    ),
-    "trainable_parts": (
-        "What training may change. The embeddings and all transformer blocks but the last stay "
-        "frozen, and the backward pass ends at the last block.",
-        "The layers of GPT-2 in a column, from the token IDs to the output layer. The embeddings and "
-        "all transformer blocks but the last are frozen. The last block, the final layer norm and the "
-        "new output layer are trainable. An arrow shows the backward pass from the loss to the last "
-        "block and no further.",
-    ),
-    "scores_to_label": (
-        "From the scores of the last token to a class label. The numbers are the published ones of "
-        "GPT-2 124M.",
-        "The scores of the last row, −3.5983 and 3.9902, become the probabilities 0.0005 and 0.9995 "
-        "by softmax. Argmax takes the position of the larger one, 1, which is the label spam. A "
-        "shortcut leads straight from the scores to argmax, because softmax keeps the order.",
-    ),
-    "fast_paths": (
-        "What is computed when. Below the dotted line: once for each message. Above it: in each step.",
-        "A grid with a column for each position of a message and a row for each part of the model. "
-        "Embeddings and frozen blocks are computed once at all positions. The keys and values of the "
-        "last block are computed in each step at all positions; what follows is computed at the last "
-        "position only.",
-    ),
-}
+DRAWINGS = {name: (words["caption"], words["alt"]) for name, words in WORDS.items()}
 LIVE = {
     "classifier": (
         "The same GPT-2 before and after fine-tuning reads your message. Colour and bar under each token "

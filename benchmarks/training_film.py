@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from classification import build_classifier, calc_loss_batch, fine_tuning_settings  # noqa: E402
 from fast_paths import LastBlockClassifier, cached_loader  # noqa: E402
-from gpt_download import use_bundled_tokenizer_files  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 NAME = "gpt2-mini (10M)"
@@ -36,7 +35,6 @@ def validation_margins(classifier, activations):
 
 
 def main():
-    use_bundled_tokenizer_files()
     device = torch.device("cpu")
     train_loader, val_loader, _ = create_spam_loaders(tiktoken.get_encoding("gpt2"), SAMPLE_FILE)
     data = val_loader.dataset.data

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from book.make_pdf import open_browser
 from built_book import HTML, need_browser
 
 from book.live.photograph import make_small_book
@@ -27,6 +26,7 @@ from fast_paths import generate_text_cached, last_token_logits
 from figures import DRAWINGS, LIVE, show_figure, show_live
 from previous_chapters import text_to_token_ids
 from spam_data import SAMPLE_FILE
+from tools.make_pdf import open_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "extensions"))

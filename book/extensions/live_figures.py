@@ -34,7 +34,6 @@ from classification import (  # noqa: E402
 )
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
-from gpt_download import use_bundled_tokenizer_files  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
@@ -165,7 +164,6 @@ MOST_HAM = 400  # messages that are not spam in the figure on thresholds
 
 
 def gpt2_tokenizer():
-    use_bundled_tokenizer_files()
     return tiktoken.get_encoding("gpt2")
 
 
