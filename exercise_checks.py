@@ -74,7 +74,39 @@ LESSON_04 = {}
 
 # 05 · A two-class head
 
-LESSON_05 = {}
+LESSON_05 = {
+    "05-1": Exercise(
+        right=lambda model: sum(parameter.numel() for parameter in model.out_head.parameters()),
+        hint="Only what was made after the freezing can change. Print the shapes of its parameters.",
+        mistakes=(
+            (lambda model: model.out_head.weight.numel(), "These are the weights. What else has the layer?"),
+            (
+                lambda model: sum(parameter.numel() for parameter in model.parameters()),
+                "That is the whole model. Which parameters have requires_grad?",
+            ),
+        ),
+    ),
+    "05-2": Exercise(
+        right=(4, 2),
+        hint="Which of the three axes does a single index cut away?",
+        mistakes=(((3, 2), "That is [:, -1, :]. [-1] indexes another axis."),),
+    ),
+    "05-3": Exercise(
+        right=lambda outputs: outputs[0, :, 1] - outputs[0, :, 0],
+        tolerance=1e-3,
+        hint="A difference of two linear functions is linear: subtract the weights and the biases.",
+        mistakes=(
+            (
+                lambda outputs: outputs[0, :, 0] - outputs[0, :, 1],
+                "The other way round: class 1 minus class 0.",
+            ),
+        ),
+    ),
+    "05-4": Exercise(
+        right={"!", '"'},
+        hint="Argmax returns a position among the scores. Which token IDs can that be?",
+    ),
+}
 
 
 # 06 · Which numbers may change
