@@ -21,6 +21,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 # ---------------------------------------------------------------------------------
 # What an exercise is
 # ---------------------------------------------------------------------------------
