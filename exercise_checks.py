@@ -148,7 +148,39 @@ LESSON_04 = {}
 
 # 05 · A two-class head
 
-LESSON_05 = {}
+LESSON_05 = {
+    "05-1": Exercise(
+        right=lambda model: sum(parameter.numel() for parameter in model.out_head.parameters()),
+        hint="Only what was made after the freezing can change. Print the shapes of its parameters.",
+        mistakes=(
+            (lambda model: model.out_head.weight.numel(), "These are the weights. What else has the layer?"),
+            (
+                lambda model: sum(parameter.numel() for parameter in model.parameters()),
+                "That is the whole model. Which parameters have requires_grad?",
+            ),
+        ),
+    ),
+    "05-2": Exercise(
+        right=(4, 2),
+        hint="Which of the three axes does a single index cut away?",
+        mistakes=(((3, 2), "That is [:, -1, :]. [-1] indexes another axis."),),
+    ),
+    "05-3": Exercise(
+        right=lambda outputs: outputs[0, :, 1] - outputs[0, :, 0],
+        tolerance=1e-3,
+        hint="A difference of two linear functions is linear: subtract the weights and the biases.",
+        mistakes=(
+            (
+                lambda outputs: outputs[0, :, 0] - outputs[0, :, 1],
+                "The other way round: class 1 minus class 0.",
+            ),
+        ),
+    ),
+    "05-4": Exercise(
+        right={"!", '"'},
+        hint="Argmax returns a position among the scores. Which token IDs can that be?",
+    ),
+}
 
 
 # 06 · Which numbers may change
@@ -158,7 +190,48 @@ LESSON_06 = {}
 
 # 07 · Accuracy and loss
 
-LESSON_07 = {}
+
+def _loss(logits, labels):
+    """Cross-entropy, the mean over messages."""
+    return (logits.logsumexp(1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)).mean()
+
+
+LESSON_07 = {
+    "07-1": Exercise(
+        right=lambda labels: (labels == 0).float().mean(),
+        tolerance=0.001,
+        hint="It is right on each ham message and on no other. Give a share, between 0 and 1.",
+        mistakes=(
+            (
+                lambda labels: (labels == 1).float().mean(),
+                "That is the answer “spam”. Ask for the other word.",
+            ),
+        ),
+    ),
+    "07-2": Exercise(
+        right=lambda logits, labels: (_loss(logits[:-1], labels[:-1]) + _loss(logits[-1:], labels[-1:])) / 2,
+        tolerance=0.001,
+        hint="The mean of two means: what does the single message of the second batch weigh?",
+        mistakes=(
+            (
+                lambda logits, labels: _loss(logits, labels),
+                "That is the mean over messages, not over batches.",
+            ),
+        ),
+    ),
+    "07-3": Exercise(
+        right=lambda share: share,
+        tolerance=0.001,
+        hint="Compute the loss for many values of q. What do you know about the place of the smallest?",
+        mistakes=((0.5, "That is the coin. It pays log 2; a lower price can be had."),),
+    ),
+    "07-4": Exercise(
+        right=475,
+        tolerance=1,
+        hint="Solve sqrt(p (1 - p) / n) = 0.01 for n.",
+        mistakes=((2500, "That is the number at p = 0.5."),),
+    ),
+}
 
 
 # 08 · Fine-tuning

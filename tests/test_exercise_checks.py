@@ -46,7 +46,16 @@ CASES_04 = {}
 
 
 # 05
-CASES_05 = {}
+HEAD = torch.nn.Linear(3, 2)
+CLASSIFIER = torch.nn.ModuleDict({"body": torch.nn.Linear(5, 3), "head": HEAD})
+CLASSIFIER.out_head = HEAD
+OUTPUTS = torch.tensor([[[0.5, -0.5], [1.0, 3.0]]])
+CASES_05 = {
+    "05-1": (8, [6, 26, 2], {"model": CLASSIFIER}),
+    "05-2": ((4, 2), [(3, 2), (1, 4, 2), (2, 4)], {}),
+    "05-3": ([-1.0, 2.0], [[1.0, -2.0], [-1.0, 1.9], [-1.0]], {"outputs": OUTPUTS}),
+    "05-4": ({"!", '"'}, [{"Do", " time"}, {"!"}], {}),
+}
 
 
 # 06
@@ -54,7 +63,14 @@ CASES_06 = {}
 
 
 # 07
-CASES_07 = {}
+LABELS = torch.tensor([0, 0, 0, 1])
+SCORES = {"logits": torch.tensor([[0.0, 2.0]] * 4), "labels": LABELS}  # losses 2.1269 and 0.1269
+CASES_07 = {
+    "07-1": (0.75, [0.25, 75, 0.7], {"labels": LABELS}),
+    "07-2": (1.1269, [1.6269, 2.2539, 0.1269], SCORES),
+    "07-3": (0.1941, [0.5, 0.2, 0.8059], {"share": 0.1941}),
+    "07-4": (475, [2500, 95, 48], {}),
+}
 
 
 # 08

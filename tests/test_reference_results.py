@@ -45,7 +45,7 @@ def test_unknown_key_is_named(function, key):
     "key, tolerance",
     [
         ("initial_loss.train", 0.005),
-        ("initial_accuracy_percent.test", 1.25),
+        ("initial_accuracy_percent.test", 0.01),
         ("head.outputs", 0.005),
         ("head.outputs.0", 0.005),
         ("head.token_ids", 0),
@@ -82,7 +82,7 @@ def test_published_setting_is_124m_on_the_uci_data(monkeypatch, model, data, sam
 AGREEING = {
     "dataset_facts.split_train_validation_test": [1045, 149, 300],
     "head.outputs": [[-1.5853, 0.9905], [-3.7240, 7.4543], [-2.2661, 6.6049], [-3.5983, 3.9902]],
-    "initial_accuracy_percent.train": 47.5,  # one message of 80 more
+    "initial_accuracy_percent.train": 46.2500001,
     "initial_loss.train": 2.4579,
     "generation.0.text": published("generation.0.text"),
 }
@@ -102,7 +102,8 @@ def test_run_within_the_tolerances_agrees(capsys):
     [
         ("initial_loss.train", 2.459),
         ("initial_loss.train", float("nan")),
-        ("initial_accuracy_percent.train", 48.75),
+        ("initial_accuracy_percent.train", 47.5),  # one message of 80 more
+        ("initial_accuracy_percent.validation", 43.75),  # one less
         ("dataset_facts.ham", 4824),
         ("dataset_facts.split_train_validation_test", [1045, 149, 301]),
         ("dataset_facts.split_train_validation_test", [1045, 149]),
