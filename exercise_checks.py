@@ -98,7 +98,39 @@ def _positions_left(token_counts, batch_size=8):
 
 # 02 · The model on one page
 
-LESSON_02 = {}
+LESSON_02 = {
+    "02-1": Exercise(
+        right=5253,
+        hint="The first row keeps one weight, the second two. Or count the weights that are not 0.",
+        mistakes=(
+            (102 * 101 // 2, "A token may look at itself as well."),
+            (102 * 102, "That is all of them; the mask hides what lies ahead."),
+        ),
+    ),
+    "02-2": Exercise(
+        right=lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=10), ids),
+        tolerance=0.01,
+        hint="The function loss of this lesson takes the logits of ids.",
+        mistakes=(
+            (
+                lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=5), ids),
+                "That is the loss with the right number of heads.",
+            ),
+        ),
+    ),
+    "02-3": Exercise(
+        right=10,
+        hint="Take the two tables and the last norm off the 60 million; the blocks share the rest.",
+        mistakes=((2, "That is the count of PyTorch, with the head as a copy."),),
+    ),
+}
+
+
+def _loss(logits, ids):
+    """Mean of -log p of the token that comes next."""
+    logits = logits[:-1] - logits[:-1].max(axis=-1, keepdims=True)
+    log_sums = [math.log(sum(map(math.exp, row))) for row in logits.tolist()]
+    return sum(log_sum - row[i] for log_sum, row, i in zip(log_sums, logits, ids[1:])) / (len(ids) - 1)
 
 
 # 03 · Loading pretrained weights

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,16 @@ CASES_01 = {
 
 
 # 02
-CASES_02 = {}
+def _three_logits(ids, values, n_head):
+    """Stands for gpt2: logits of three tokens, other ones for another number of heads."""
+    return np.array([[0.0, 0.5, n_head / 5] for _ in ids])
+
+
+CASES_02 = {
+    "02-1": (5253, [10404, 5151, 102], {}),
+    "02-2": (2.056, [3.33, 1.4303], {"gpt2": _three_logits, "pretrained": {}, "ids": [2, 1, 0]}),
+    "02-3": (10, [2, 11, 12], {}),
+}
 
 
 # 03

@@ -16,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
@@ -25,6 +26,8 @@ from book.live.photograph import make_small_book
 from classification import encode_message
 from fast_paths import generate_text_cached, last_token_logits
 from figures import DRAWINGS, LIVE, show_figure, show_live
+from gpt_download import download_and_load_gpt2
+from numpy_gpt2 import gpt2
 from previous_chapters import text_to_token_ids
 from spam_data import SAMPLE_FILE
 from tools.make_pdf import open_browser
@@ -133,6 +136,12 @@ def expected(models, messages, tokenizer):
     return chosen, logits
 
 
+def logits_in_numpy(ids):
+    """By the forward pass in NumPy, on the checkpoint's own arrays: (T, V)."""
+    settings, params = download_and_load_gpt2(live_figures.CHECKPOINT_FOLDER, ROOT / "gpt2")
+    return gpt2(ids, params, settings["n_head"])
+
+
 def fuzzed_texts(count=300):
     """Texts of characters from everywhere: all planes, all kinds of space, and ASCII that looks like code."""
     generator = random.Random(0)
@@ -206,6 +215,7 @@ for (const simd of [true, false]) {
     ids = [...ids, next.indexOf(next.reduce((a, b) => Math.max(a, b)))];
   }
   results[simd] = {
+    next: [...gpt2.nextLogits(tokenizer.encode("Do you have time"))],
     before: logits.map((each) => [...each.before]), after: logits.map((each) => [...each.after]), ids,
     rows: [...look.logits], weights: look.blocks.map((block) => [...block.weights]),
   };
@@ -227,7 +237,7 @@ console.log(JSON.stringify({ tokens, decoded, results, few: [...few], drawn, gro
 """
 
 
-def test_in_float32_nothing_differs_from_pytorch(tmp_path, models, messages, expected, tokenizer):
+def test_numpy_pytorch_and_javascript_have_the_same_logits(tmp_path, models, messages, expected, tokenizer):
     if shutil.which("node") is None:
         pytest.skip("Node.js is not here; Chromium runs the same engine.")
     header, data = live_figures.pack_weights(rounded=False)
@@ -258,10 +268,14 @@ def test_in_float32_nothing_differs_from_pytorch(tmp_path, models, messages, exp
         ids = tokenizer.encode("Do you have time")
         blocks, rows = live_figures.look_into(models["after"], ids)
         assert torch.allclose(rows, models["after"](torch.tensor([ids]))[0], atol=1e-5)
+    in_numpy = logits_in_numpy(ids)  # (T, V), of the program in lesson 02
+    with torch.no_grad():
+        assert np.abs(models["language"](torch.tensor([ids]))[0].numpy() - in_numpy).max() < FLOAT_BOUND
     for result in found["results"].values():  # with the kernel, and without
         for key in ("before", "after"):
             logits = torch.tensor(result[key])
             assert torch.allclose(logits, expected[1][key][: len(logits)], atol=FLOAT_BOUND)
+        assert np.abs(np.array(result["next"]) - in_numpy[-1]).max() < FLOAT_BOUND
         assert result["ids"] == continued
         assert result["rows"] == pytest.approx(rows.flatten().tolist(), abs=FLOAT_BOUND)
         for weights, block in zip(result["weights"], blocks):
