@@ -175,7 +175,45 @@ def _turned_thirds(w):
 
 # 04 · What a pretrained model knows
 
-LESSON_04 = {}
+LESSON_04 = {
+    "04-1": Exercise(
+        right=[9950, 149],
+        hint="The first step reads the prompt. What does the second read, without and with a cache?",
+        mistakes=(
+            ([10000, 150], "The last token is appended; who reads it?"),
+            ([10050, 150], "The last token is appended; who reads it?"),
+            ([9950, 150], "The last token is appended; who reads it?"),
+            ([5000, 149], "The text grows while it is continued: later steps read more."),
+            ([149, 9950], "The other way round: first without a cache, then with it."),
+        ),
+    ),
+    "04-2": Exercise(
+        right=4.0,
+        tolerance=0.01,
+        hint="The logits of A and B differ by ln 2. What is that difference after the division?",
+        mistakes=((2.0, "That is the ratio at temperature 1."),),
+    ),
+    "04-3": Exercise(
+        right=lambda scores, is_spam, yes_and_no: (
+            100 * float(((scores > _empty_score(yes_and_no)) == is_spam).mean())
+        ),
+        tolerance=0.5,
+        hint="Put an empty text into the prompt, and take its score in place of 0.5.",
+        mistakes=(
+            (
+                lambda scores, is_spam: 100 * float(((scores > 0.5) == is_spam).mean()),
+                "That is the accuracy with 0.5 as the limit, as in the table above.",
+            ),
+        ),
+    ),
+}
+
+
+def _empty_score(yes_and_no):
+    """The score of an empty message in the second wording of the question."""
+    prompt = "Is the following text 'spam'? Answer with 'yes' or 'no': '' Answer:"
+    ((yes, no),) = yes_and_no([prompt])
+    return yes / (yes + no)
 
 
 # 05 · A two-class head

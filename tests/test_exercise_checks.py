@@ -52,7 +52,17 @@ CASES_03 = {
 
 
 # 04
-CASES_04 = {}
+FIVE = {  # the empty message scores 0.2
+    "scores": np.array([0.1, 0.3, 0.3, 0.3, 0.1]),
+    "is_spam": np.array([False, True, False, True, False]),
+    "yes_and_no": lambda texts: [(0.1, 0.4) for _ in texts],
+}
+
+CASES_04 = {
+    "04-1": ([9950, 149], [[10_000, 150], [10_050, 150], [9950, 150], [5000, 149], [149, 9950], 149], {}),
+    "04-2": (4.0, [2.0, 1.41, 0.25, "more"], {}),
+    "04-3": (80.0, [60.0, 50.0, 20.0, "a coin"], FIVE),
+}
 
 
 # 05
