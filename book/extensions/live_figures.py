@@ -508,7 +508,9 @@ class FiguresOfCells(SphinxTransform):
             code = next((block.astext() for block in cell.findall(nodes.literal_block)), "")
             if shown := SHOWN.search(code):
                 name, live = shown[2], shown[1] == "show_live"
-                label = f"fig-live-{name}" if live else f"fig-{name.replace('_', '-')}"
+                # the same drawing may stand in several lessons
+                lesson = self.env.docname.split("/")[-1][:2]
+                label = f"fig-live-{name}" if live else f"fig-{name.replace('_', '-')}-{lesson}"
                 cell.replace_self(figure_node(self.document, name, live, label))
 
 
