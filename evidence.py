@@ -14,6 +14,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 DRAWS = 10_000  # of the bootstrap for accuracies
 LEVEL = 0.05  # of all tests; the intervals are 95 % intervals
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from edition import ASSETS, PAD_TOKEN_ID, SET_NAMES, get_tokenizer
-from spam_data import create_balanced_dataset, create_spam_loaders, find_spam_file
+from spam_data import create_spam_loaders, find_spam_file, left_over_ham, read_messages
 from variants import real_tokens
 
 DISGUISED_FILE = ASSETS / "disguised_spam.tsv"  # index variant text, of the sample
@@ -34,15 +34,9 @@ def read_sets(data_file, subset=None):
     return sets
 
 
-def read_file(data_file):
-    """All messages of a file, in its order: a DataFrame with the columns Label and Text."""
-    return pd.read_csv(data_file, sep="\t", header=None, names=["Label", "Text"], keep_default_na=False)
-
-
 def read_left_over_ham(data_file):
     """The ham that balancing leaves out, in the order of the file: never trained or chosen on."""
-    df = read_file(data_file)
-    texts = df.drop(create_balanced_dataset(df).index)["Text"].tolist()
+    texts = left_over_ham(read_messages(data_file))["Text"].tolist()
     return texts, [0] * len(texts)
 
 
@@ -53,7 +47,7 @@ def read_other_sets(data):
         data (str): ``"uci"`` or ``"sample"``, what was trained on.
     """
     data_file = find_spam_file(data)
-    other = read_file(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
+    other = read_messages(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
     texts, labels = read_texts(data_file)[2]
     spam = [text for text, label in zip(texts, labels) if label == 1]
     disguised = {variant: [disguise(text, variant) for text in spam] for variant in ("look-alikes", "spaces")}
