@@ -144,20 +144,6 @@ def has_its_values(path, note):
     return True
 
 
-def replace_together(contents):
-    """Give several files new contents, {path: bytes}: all of them, or after an error none."""
-    before = {path: Path(path).read_bytes() for path in contents}
-    try:
-        for path, content in contents.items():
-            with atomic_file(path) as partial:
-                partial.write_bytes(content)
-    except BaseException:
-        for path, content in before.items():
-            if Path(path).read_bytes() != content:
-                Path(path).write_bytes(content)
-        raise
-
-
 def remove_leftovers(target):
     """Remove temporary files of :func:`atomic_file` whose process was killed before it could do so."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part"):

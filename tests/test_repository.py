@@ -188,7 +188,6 @@ def test_badges_lead_to_workflows_that_exist(book):
 def test_make_sets_keeps_refuses_and_removes_the_address(book):
     shutil.copy(ROOT / "Makefile", book)
     shutil.copytree(ROOT / "tools", book / "tools")
-    shutil.copy(ROOT / "files.py", book)
 
     def make(*variables):
         python = f"PYTHON={Path(sys.executable).as_posix()}"

@@ -19,10 +19,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from files import replace_together  # noqa: E402
-
 SETTING = re.compile(r'^repository:\n  url: "(?P<address>.*)"\n  branch: (?P<branch>\S+)$', re.M)
 ADDRESS = re.compile(r"(https://github\.com/[A-Za-z0-9-]+/(?!\.+/?$)[\w.-]+?)(?:\.git)?/?", re.ASCII)
 
@@ -119,6 +115,22 @@ def with_repository_code(citation, address):
     citation = re.sub(r"^repository-code:.*\n", "", citation, flags=re.M)
     line = f"repository-code: {address}\n" if address else ""
     return re.sub(r"^(?=keywords:)", lambda _: line, citation, flags=re.M)
+
+
+def replace_together(contents):
+    """Give several files new contents, {path: bytes}: all of them, or after an error none."""
+    before = {path: path.read_bytes() for path in contents}
+    try:
+        for path, content in contents.items():
+            new = path.with_name(f"{path.name}.new")
+            new.write_bytes(content)
+            os.replace(new, path)
+    except BaseException:
+        for path, content in before.items():
+            path.with_name(f"{path.name}.new").unlink(missing_ok=True)
+            if path.read_bytes() != content:
+                path.write_bytes(content)
+        raise
 
 
 def set_repository(address, root=ROOT):
