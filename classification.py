@@ -279,11 +279,13 @@ def save_classifier(
         if value.requires_grad or not only_trained
     }
     check_finite(tensors)
+    arrays = {key: value.numpy() for key, value in tensors.items()}
+    layout = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
     path = Path(path)
     require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        write_tensors(partial, {key: value.numpy() for key, value in tensors.items()}, metadata)
+        write_tensors(partial, layout, arrays.values(), metadata)
 
 
 def load_classifier(path, models_dir=MODELS_DIR):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 
 def choose_device():
     """Return the best device of this machine: CUDA, Apple silicon (MPS) or CPU."""

@@ -16,6 +16,8 @@ import time
 import torch
 import torch.distributed as dist
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 PATIENCE = datetime.timedelta(hours=2)  # one process downloads the checkpoint while the others wait
 
 

@@ -1,12 +1,10 @@
-"""One way to fetch a file, shared by ``gpt_download.py`` and ``spam_data.py``.
+"""Fetch a file under a temporary name, check it, and only then put it in its place.
 
-A file is fetched under a temporary name, checked, and only then put in its place: what
-stands under the final name is whole and verified. Where one source fails, the next is
-tried; where all fail, one error lists every address with its reason.
+So what stands under the final name is whole and verified. Where one source fails, the next is tried;
+where all fail, one error lists every address with its reason.
 
-Until an answer begins, urllib3 repeats the request. Where an answer breaks off in its middle,
-what came is kept as ``NAME.part``, and the next request, in the same run or a later one, asks
-for the rest only (HTTP ``Range``), if the server still has the same content (``If-Range``).
+Where an answer breaks off in its middle, what came is kept as ``NAME.part``. The next request, in
+this run or a later one, asks for the rest (``Range``) if the content is still the same (``If-Range``).
 """
 
 import itertools
@@ -19,17 +17,16 @@ from pathlib import Path
 
 import requests
 from filelock import FileLock, Timeout  # comes with PyTorch
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm  # tqdm.auto would ignore TQDM_DISABLE in a notebook
 from urllib3.exceptions import ReadTimeoutError
-from urllib3.util import Retry
 
-from files import is_disk_full, require_space
+from files import atomic_file, is_disk_full, require_space, state_of, why_not_writable
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 10, 30  # seconds
-BACKOFF, MAX_WAIT = 0.5, 10  # seconds: the wait before a repetition doubles each time, up to MAX_WAIT
-TRIES = 4  # how often answers may break off in a row ...
-PROGRESS = 1 << 20  # ... without this many new bytes
+TRIES, CONNECT_TRIES = 4, 2  # how often a request may fail in a row: broken off or BUSY; without any answer
+BUSY = (429, 500, 502, 503, 504)  # what a server may answer for a moment only
+PROGRESS = 1 << 20  # bytes; after so many new ones, the tries are counted anew
+BACKOFF, MAX_WAIT = 0.5, 10  # seconds until the second try; it doubles each time, up to MAX_WAIT
+CONNECT_TIMEOUT, READ_TIMEOUT = 10, 30  # seconds until a connection stands, and without a new byte
 CHUNK = 1 << 16  # bytes
 BAR = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
 
@@ -39,7 +36,6 @@ class DownloadError(OSError):
 
 
 def is_web_address(source):
-    """Tell an http(s) address from the path of a file."""
     return str(source).startswith(("http://", "https://"))
 
 
@@ -53,37 +49,30 @@ def join_source(base, *parts):
 def fetch_file(target, sources, verify, way_on):
     """Put a file in place, from the first source that has it whole and right.
 
-    Two processes may ask for the same file at once: one fetches it, the other waits and uses it.
-
-    Args:
-        target (str or Path): where the file shall stand; its folder is created.
-        sources (list of str): http(s) addresses or paths of local files, best first.
-        verify (callable): called with the path of the fetched file; raises ``ValueError``
-            where the content is wrong.
-        way_on (str): what the user can do when every source failed; ends the error message.
-
-    Returns:
-        Path: ``target``.
-
-    Raises:
-        DownloadError: if no source gave a file that passes ``verify``, or the disk has no room
-            for it. Nothing is left behind but a ``NAME.part`` that the next call can continue.
+    Sources are http(s) addresses or paths of files, best first. ``verify(path)`` raises ``ValueError``
+    where what came is wrong. ``way_on``, what the user can do, ends the error message. Of two processes
+    that ask for the same file at once, one fetches it; the other waits and uses it. Raises
+    ``DownloadError`` if no source gave the right file; then nothing is left but a ``NAME.part``.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    before = identity(target)
+    if reason := why_not_writable(target.parent):
+        raise DownloadError(
+            f"Could not get {target.name}: {target.parent.absolute()} cannot be written ({reason}). "
+            f"Copy the book to a folder of your own, and run it there.\n{way_on}"
+        )
+    before = state_of(target)
     with one_process_at_a_time(target):
-        if identity(target) != before:  # another process has put it there while this one waited
+        if state_of(target) != before:  # another process has put it there while this one waited
             with suppress(ValueError):
                 verify(target)
-                return target
+                return
         failures = []
         for source in sources:
             fetch = fetch_from_web if is_web_address(source) else fetch_from_disk
             try:
                 fetch(source, target, verify)
                 Partial(target).remove()  # what an earlier source may have left
-                return target
+                return
             except (OSError, ValueError) as error:
                 if is_disk_full(error):  # no other source would help
                     raise DownloadError(
@@ -95,16 +84,10 @@ def fetch_file(target, sources, verify, way_on):
 
 def fetch_from_disk(source, target, verify):
     """Copy a file, check the copy, and put it in place."""
-    copy = target.with_name(
-        f".{target.name}.copy"
-    )  # a fixed name: the next run replaces what a killed one left
-    try:
-        require_space(target.parent, os.stat(source).st_size, target.name)
+    require_space(target.parent, os.stat(source).st_size, target.name)
+    with atomic_file(target) as copy:
         shutil.copyfile(source, copy)
         verify(copy)
-        os.replace(copy, target)
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def fetch_from_web(address, target, verify):
@@ -123,9 +106,8 @@ def fetch_from_web(address, target, verify):
         partial.remove()  # a wrong file is never continued
         if not continued:
             raise
-        return fetch_from_web(
-            address, target, verify
-        )  # perhaps its old beginning was wrong: once from the start
+        # perhaps its old beginning was wrong: once from the start
+        return fetch_from_web(address, target, verify)
     os.replace(partial.path, target)
 
 
@@ -146,14 +128,6 @@ def one_process_at_a_time(target):
         lock.release()
 
 
-def identity(path):
-    """What changes when a file is replaced; None where there is no file."""
-    if not path.exists():
-        return None
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def reason_of(error):
     """The innermost reason of an error, without what the libraries wrap around it."""
     if isinstance(error, requests.HTTPError):
@@ -171,14 +145,13 @@ def reason_of(error):
 
 
 class BrokenOffError(OSError):
-    """An answer ended before its end."""
+    """An answer that ended too early."""
 
 
 class Partial:
-    """The beginning of a file, ``NAME.part``, and a note of what it is the beginning of, ``NAME.part.json``.
+    """The beginning of a file, ``NAME.part``, and of what: address, length and version, ``NAME.part.json``.
 
-    The note holds the address, the length of the whole, and what the server calls this version
-    of the content, its ETag or its time of last change. Without a note nothing is continued.
+    Without that note nothing is continued.
     """
 
     def __init__(self, target):
@@ -195,8 +168,7 @@ class Partial:
                 return note
         return None
 
-    def begin(self, address, version, size):
-        """Start anew."""
+    def begin_anew(self, address, version, size):
         self.remove()
         self.path.touch()
         if version and size:
@@ -207,50 +179,38 @@ class Partial:
         self.path.unlink(missing_ok=True)
 
 
-class BoundedRetry(Retry):
-    """A server may ask to wait for a day (``Retry-After``); here nobody waits longer than ``MAX_WAIT``."""
-
-    def get_retry_after(self, response):
-        wait = super().get_retry_after(response)
-        return wait and min(wait, MAX_WAIT)
-
-
 def download(address, partial, name):
-    """Bring ``partial`` to its whole length.
-
-    Args:
-        address (str): where the file is.
-        partial (Partial): what is there of it; continued, or started anew.
-        name (str): the file's name, for the progress bar and messages.
-
-    Raises:
-        BrokenOffError: if answers broke off ``TRIES`` times in a row. ``partial`` keeps what came.
-        DiskFullError: if there is no room for it, before anything is written.
-        ValueError: if a web page came instead of the file.
-        requests.RequestException: if no answer came, or one that the file is not to be had.
-    """
-    statuses = (429, 500, 502, 503, 504)
-    retry = BoundedRetry(
-        3, connect=1, backoff_factor=BACKOFF, status_forcelist=statuses, raise_on_status=False
-    )
-    with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=retry))
-        session.mount("https://", HTTPAdapter(max_retries=retry))
-        failures, best = 0, 0
-        while True:
-            try:
-                return receive(session, address, partial, name)
-            except BrokenOffError as error:
-                failures += 1
-                if partial.length() >= best + PROGRESS:
-                    failures, best = 0, partial.length()
-                if failures == TRIES:
+    """Bring ``partial`` to its whole length; ``name`` is for the progress bar and messages."""
+    failures, best = 0, 0
+    while True:
+        try:
+            return receive(address, partial, name)
+        except (BrokenOffError, requests.RequestException) as error:
+            failures += 1
+            if partial.length() >= best + PROGRESS:
+                failures, best = 0, partial.length()
+            if failures >= tries_for(error):
+                if isinstance(error, BrokenOffError):
                     kept = "; what came is kept, run again to go on" if partial.read_note(address) else ""
-                    raise BrokenOffError(f"{error}, {TRIES} times in a row{kept}") from error
-                time.sleep(min(BACKOFF * 2**failures, MAX_WAIT))
+                    raise BrokenOffError(f"{error}, {failures} times in a row{kept}") from error
+                raise
+            time.sleep(wait_after(error, failures))
 
 
-def receive(session, address, partial, name):
+def tries_for(error):
+    """How often a request is sent that fails in this way."""
+    if isinstance(error, requests.HTTPError):
+        return TRIES if error.response.status_code in BUSY else 1
+    return TRIES if isinstance(error, BrokenOffError) else CONNECT_TRIES
+
+
+def wait_after(error, failures):
+    """Seconds until the next try. A server may ask for a day (``Retry-After``); nobody waits that long."""
+    asked = error.response.headers.get("Retry-After", "") if isinstance(error, requests.HTTPError) else ""
+    return min(int(asked) if asked.isdigit() else BACKOFF * 2 ** (failures - 1), MAX_WAIT)
+
+
+def receive(address, partial, name):
     """Send one request and append what comes to ``partial``; ``BrokenOffError`` if that is not all."""
     headers = {"Accept-Encoding": "identity"}  # lengths and positions are those of the file itself
     note, have = partial.read_note(address), 0
@@ -261,10 +221,10 @@ def receive(session, address, partial, name):
         headers |= {"Range": f"bytes={have}-", "If-Range": note["version"]}
 
     timeout = (CONNECT_TIMEOUT, READ_TIMEOUT)
-    with session.get(address, headers=headers, stream=True, timeout=timeout) as response:
+    with requests.get(address, headers=headers, stream=True, timeout=timeout) as response:
         if have and response.status_code in (206, 416) and not is_the_rest(response, note, have):
             partial.remove()  # the content is another one by now
-            return receive(session, address, partial, name)
+            return receive(address, partial, name)
         response.raise_for_status()
         if response.status_code != 206:
             have = 0  # the server sends the whole, whatever was asked for
@@ -279,7 +239,7 @@ def receive(session, address, partial, name):
                         f"an HTML page came instead of {name}, from {response.url} (often the login page of "
                         "a network, or a page of a proxy). Open that address in a browser"
                     )
-                partial.begin(address, version_of(response), size)
+                partial.begin_anew(address, version_of(response), size)
             bar = tqdm(total=size, initial=have, desc=f"{name} (continued)" if have else name, **BAR)
             with open(partial.path, "ab") as file, bar:
                 for chunk in itertools.chain([first], chunks):

@@ -4,19 +4,20 @@ The embedded edition (``make CHECKPOINT=mini``) needs no network. A notebook ope
 uses what the variables ``CHOOSE_MODEL`` and ``CHOOSE_DATA`` say, else OpenAI's 124M
 checkpoint and the UCI data, as published.
 
-Importing this module makes ``tiktoken.get_encoding("gpt2")`` work without a network.
+Importing this module makes ``tiktoken.get_encoding("gpt2")`` work without a network. Therefore
+every module of the book imports it, and it imports none of them.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from files import atomic_file, sha256_of
 
 # PyTorch's threads wait for each other by turning in a loop. Where other programs want the same cores,
 # long turning takes many times the time; short turning costs nothing. GNU OpenMP (Linux) reads this when
@@ -134,7 +135,7 @@ def prepare():
 def missing_downloads():
     """What the chosen edition needs and this machine has not yet, with its size, as a list of str."""
     model, missing = find_model(chosen_model()), []
-    if model is not EMBEDDED and not any((MODELS_DIR / model.size).glob("model*")):
+    if model is not EMBEDDED and not any((MODELS_DIR / model.size).glob("m*")):
         missing.append(f"{model.name}, {model.data_file_bytes / 1e6:,.0f} MB")
     if chosen_data() == "uci" and not any(UCI_FOLDER.glob("SMS*")):
         missing.append("the SMS Spam Collection, 0.2 MB")
@@ -153,28 +154,54 @@ def provide_tokenizer_files():
     """Put the tokenizer's two files where tiktoken looks for them, unless they are there.
 
     tiktoken looks in the folder ``TIKTOKEN_CACHE_DIR`` for files named by the SHA-1 of their
-    address and checks their content itself; a wrong one it would download. The right ones
-    belong to the embedded checkpoint. Where the folder of the book is read-only, they go into
-    a folder for temporary files.
+    address, and downloads those that are missing or damaged. The right ones belong to the
+    embedded checkpoint.
+
+    Raises:
+        OSError: if no folder can be written, not even one for temporary files.
     """
-    folders = [os.environ.get("TIKTOKEN_CACHE_DIR"), ROOT / ".cache" / "tiktoken"]
-    for folder in [Path(folder) for folder in folders if folder] + [None]:
-        folder = folder or Path(tempfile.mkdtemp(prefix="tiktoken-"))
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in TOKENIZER_FILES:
-                target = folder / hashlib.sha1(f"{TOKENIZER_URL}/{name}".encode()).hexdigest()
-                if not target.is_file() or sha256_of(target) != SHA256_124M[name]:
-                    with atomic_file(target) as partial:
-                        partial.write_bytes((ASSETS / EMBEDDED.size / name).read_bytes())
+    failures = []
+    for folder in tokenizer_folders():
+        try:
+            put_tokenizer_files(folder)
             os.environ["TIKTOKEN_CACHE_DIR"] = str(folder)
             return
+        except OSError as error:
+            failures.append(f"  {error}")
+    raise OSError(
+        "GPT-2's tokenizer needs its two files in a folder. Set TIKTOKEN_CACHE_DIR to one that you may "
+        "write. Tried:\n" + "\n".join(failures)
+    )
+
+
+def tokenizer_folders():
+    """The folder that is set, the book's own, and, where the book is read-only, one until Python ends."""
+    if os.environ.get("TIKTOKEN_CACHE_DIR"):
+        yield Path(os.environ["TIKTOKEN_CACHE_DIR"]).absolute()
+    yield ROOT / ".cache" / "tiktoken"
+    with contextlib.suppress(OSError):
+        folder = tempfile.mkdtemp(prefix="tiktoken-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        yield Path(folder)
+
+
+def put_tokenizer_files(folder):
+    """Complete a folder for tiktoken; a file of it is replaced whole, also while others read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        target = folder / hashlib.sha1(f"{TOKENIZER_URL}/{name}".encode()).hexdigest()
+        if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256_124M[name]:
+            continue
+        with tempfile.TemporaryDirectory(dir=folder) as new:  # a folder that nobody else can put a link in
+            shutil.copyfile(ASSETS / EMBEDDED.size / name, Path(new, name))
+            os.replace(Path(new, name), target)
 
 
 def get_tokenizer():
     """GPT-2's tokenizer, a ``tiktoken.Encoding``."""
-    import tiktoken  # after the files are in place
+    import tiktoken
 
+    provide_tokenizer_files()  # again: they may have been removed since this module was imported
     return tiktoken.get_encoding("gpt2")
 
 

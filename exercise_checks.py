@@ -21,6 +21,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 # ---------------------------------------------------------------------------------
 # What an exercise is
 # ---------------------------------------------------------------------------------
@@ -133,17 +135,122 @@ def _loss(logits, ids):
 
 # 03 · Loading pretrained weights
 
-LESSON_03 = {}
+LESSON_03 = {
+    "03-1": Exercise(
+        right=lambda settings: 12 * settings["n_embd"] ** 2 + 13 * settings["n_embd"],
+        hint="Four linear layers with their biases, and two layer norms with two vectors each.",
+        mistakes=(
+            (
+                lambda settings: 12 * settings["n_embd"] ** 2,
+                "These are the matrices. What else does a linear layer hold, and what a layer norm?",
+            ),
+            (
+                lambda settings: 12 * settings["n_embd"] ** 2 + 9 * settings["n_embd"],
+                "Matrices and biases are there; what does a layer norm hold?",
+            ),
+        ),
+    ),
+    "03-2": Exercise(
+        accepts=lambda answer, w: answer == w.tolist(),
+        hint="The shape is (C, 3C). Begin with one of the three: which move brought it to the model?",
+        mistakes=(
+            (
+                lambda w: [sum((third[i] for third in _turned_thirds(w)), []) for i in range(len(w))],
+                "The parts stand in the right places, but each still lies as PyTorch holds it.",
+            ),
+        ),
+    ),
+    "03-3": Exercise(
+        right=False,
+        hint="What does out_proj do with the results of the attention heads? Does it ask for their order?",
+    ),
+}
+
+
+def _turned_thirds(w):
+    """The three matrices of ``c_attn`` as ``nn.Linear`` holds them, as lists."""
+    width = w.shape[0]
+    return [w[:, i * width : (i + 1) * width].T.tolist() for i in range(3)]
 
 
 # 04 · What a pretrained model knows
 
-LESSON_04 = {}
+LESSON_04 = {
+    "04-1": Exercise(
+        right=[9950, 149],
+        hint="The first step reads the prompt. What does the second read, without and with a cache?",
+        mistakes=(
+            ([10000, 150], "The last token is appended; who reads it?"),
+            ([10050, 150], "The last token is appended; who reads it?"),
+            ([9950, 150], "The last token is appended; who reads it?"),
+            ([5000, 149], "The text grows while it is continued: later steps read more."),
+            ([149, 9950], "The other way round: first without a cache, then with it."),
+        ),
+    ),
+    "04-2": Exercise(
+        right=4.0,
+        tolerance=0.01,
+        hint="The logits of A and B differ by ln 2. What is that difference after the division?",
+        mistakes=((2.0, "That is the ratio at temperature 1."),),
+    ),
+    "04-3": Exercise(
+        right=lambda scores, is_spam, yes_and_no: (
+            100 * float(((scores > _empty_score(yes_and_no)) == is_spam).mean())
+        ),
+        tolerance=0.5,
+        hint="Put an empty text into the prompt, and take its score in place of 0.5.",
+        mistakes=(
+            (
+                lambda scores, is_spam: 100 * float(((scores > 0.5) == is_spam).mean()),
+                "That is the accuracy with 0.5 as the limit, as in the table above.",
+            ),
+        ),
+    ),
+}
+
+
+def _empty_score(yes_and_no):
+    """The score of an empty message in the second wording of the question."""
+    prompt = "Is the following text 'spam'? Answer with 'yes' or 'no': '' Answer:"
+    ((yes, no),) = yes_and_no([prompt])
+    return yes / (yes + no)
 
 
 # 05 · A two-class head
 
-LESSON_05 = {}
+LESSON_05 = {
+    "05-1": Exercise(
+        right=lambda model: sum(parameter.numel() for parameter in model.out_head.parameters()),
+        hint="Only what was made after the freezing can change. Print the shapes of its parameters.",
+        mistakes=(
+            (lambda model: model.out_head.weight.numel(), "These are the weights. What else has the layer?"),
+            (
+                lambda model: sum(parameter.numel() for parameter in model.parameters()),
+                "That is the whole model. Which parameters have requires_grad?",
+            ),
+        ),
+    ),
+    "05-2": Exercise(
+        right=(4, 2),
+        hint="Which of the three axes does a single index cut away?",
+        mistakes=(((3, 2), "That is [:, -1, :]. [-1] indexes another axis."),),
+    ),
+    "05-3": Exercise(
+        right=lambda outputs: outputs[0, :, 1] - outputs[0, :, 0],
+        tolerance=1e-3,
+        hint="A difference of two linear functions is linear: subtract the weights and the biases.",
+        mistakes=(
+            (
+                lambda outputs: outputs[0, :, 0] - outputs[0, :, 1],
+                "The other way round: class 1 minus class 0.",
+            ),
+        ),
+    ),
+    "05-4": Exercise(
+        right={"!", '"'},
+        hint="Argmax returns a position among the scores. Which token IDs can that be?",
+    ),
+}
 
 
 # 06 · Which numbers may change
@@ -153,7 +260,48 @@ LESSON_06 = {}
 
 # 07 · Accuracy and loss
 
-LESSON_07 = {}
+
+def _loss(logits, labels):
+    """Cross-entropy, the mean over messages."""
+    return (logits.logsumexp(1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)).mean()
+
+
+LESSON_07 = {
+    "07-1": Exercise(
+        right=lambda labels: (labels == 0).float().mean(),
+        tolerance=0.001,
+        hint="It is right on each ham message and on no other. Give a share, between 0 and 1.",
+        mistakes=(
+            (
+                lambda labels: (labels == 1).float().mean(),
+                "That is the answer “spam”. Ask for the other word.",
+            ),
+        ),
+    ),
+    "07-2": Exercise(
+        right=lambda logits, labels: (_loss(logits[:-1], labels[:-1]) + _loss(logits[-1:], labels[-1:])) / 2,
+        tolerance=0.001,
+        hint="The mean of two means: what does the single message of the second batch weigh?",
+        mistakes=(
+            (
+                lambda logits, labels: _loss(logits, labels),
+                "That is the mean over messages, not over batches.",
+            ),
+        ),
+    ),
+    "07-3": Exercise(
+        right=lambda share: share,
+        tolerance=0.001,
+        hint="Compute the loss for many values of q. What do you know about the place of the smallest?",
+        mistakes=((0.5, "That is the coin. It pays log 2; a lower price can be had."),),
+    ),
+    "07-4": Exercise(
+        right=475,
+        tolerance=1,
+        hint="Solve sqrt(p (1 - p) / n) = 0.01 for n.",
+        mistakes=((2500, "That is the number at p = 0.5."),),
+    ),
+}
 
 
 # 08 · Fine-tuning

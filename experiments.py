@@ -2,53 +2,55 @@
 
     python experiments.py --list                     # the rows, and what each one changes
     python experiments.py last-real-token            # run one row
-    python experiments.py all --data sample          # run every row that is not there yet
+    python experiments.py all --data sample uci      # everything that is not stored yet
+    python experiments.py report                     # what the stored answers show
 
-Each row of the table fine-tunes with several seeds and reports the accuracy on the three
-full sets. The results are kept in ``results/experiments.json``, row by row and seed by
-seed: an interrupted run goes on where it stopped. Notebook 10 discusses them.
+``all`` runs each row with several seeds, measures the cost of each, and draws the learning
+curves. It goes on where it was stopped; started a second time beside the first, the two share
+the work, one core each with OMP_NUM_THREADS=1. The results are kept in ``results/``: settings
+and accuracies in ``rows.json`` and ``curve.json``, the answer to every validation and test
+message in ``predictions/``. ``report`` computes ``findings.json`` from them. Notebook 10
+discusses an earlier run, ``experiments.json``.
 
 The set of rows follows Raschka (2024), chapter 6; LoRA follows Hu et al. (2021).
+
+In this module ``settings`` is a dict from :func:`settings_of`, ``name`` a key of
+``MODEL_CONFIGS``, ``data`` ``"uci"`` or ``"sample"``, and ``where`` a :class:`Place`.
 """
 
 import argparse
-import contextlib
-import io
-import json
 import math
-import platform
+import multiprocessing
 import statistics
 import sys
-import time
-from importlib.metadata import version
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import edition  # noqa: F401 - it sets what PyTorch reads when it starts
 
 # isort: split
+import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from filelock import Timeout
 
-from classification import (
-    calc_accuracy_loader,
-    calc_loss_loader,
-    fine_tuning_settings,
-    load_pretrained_model,
-    train_classifier_simple,
-)
-from devices import choose_device, describe_machine, device_named
-from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model, get_tokenizer
-from files import atomic_file
-from gpt_download import DATA_FILE, SAFETENSORS_FILE
+import baselines
+import findings
+from baselines import CONTENT_FREE, PROMPT, spam_margin  # noqa: F401 (notebook 10 has them from here)
+from classification import fine_tuning_settings
+from devices import choose_device, device_named
+from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
+from evidence import accuracy_interval  # noqa: F401
+from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
+from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets, read_texts  # noqa: F401
 from previous_chapters import MODEL_CONFIGS, model_config
-from spam_data import DATA_CHOICES, create_spam_loaders, find_spam_file
-from variants import TokenClassifier, build_model, count_trainable, create_loaders
+from records import RESULTS_DIR, Place, Record, load_predictions, load_results, work_on  # noqa: F401
+from spam_data import DATA_CHOICES, find_spam_file
+from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
+from variants import build_model, count_trainable
 
-RESULTS_FILE = Path(__file__).resolve().parent / "results" / "experiments.json"
-SEEDS = (123, 124, 125)
+SEEDS = (123, 124, 125, 126, 127)
 
 # ---------------------------------------------------------------------------------
 # The table of experiments
@@ -75,8 +77,10 @@ EXPERIMENTS = {
     "mean-token": {"token": "mean of real"},
     # which layers are trained
     "head-only": {"layers": "head"},
+    "first-block": {"layers": "first block"},
     "last-two-blocks": {"layers": "last two blocks"},
     "lora": {"layers": "LoRA", "lora_rank": 8, "lora_alpha": 16, "lora_on": ["W_query", "W_value"]},
+    "lora-wide": {"layers": "LoRA", "lora_rank": 16, "lora_alpha": 16, "lora_on": "every linear layer"},
     "all-layers": {"layers": "all"},
     # where training starts
     "random-last-block": {"values": "random"},
@@ -92,12 +96,35 @@ EXPERIMENTS = {
     "size-1558M": {"model": "gpt2-xl (1558M)"},
     # baselines
     "majority": {"method": "majority class"},
-    "tf-idf": {"method": "TF-IDF and logistic regression"},
+    "tf-idf": {"method": "TF-IDF and logistic regression", "features": "words"},
+    "tf-idf-best": {"method": "TF-IDF and logistic regression", "features": "words and characters"},
+    "frozen-states": {"method": "logistic regression on frozen states", "values": "pretrained"},
+    "frozen-random": {"method": "logistic regression on frozen states", "values": "random"},
     "zero-shot": {"method": "zero-shot prompt"},
     "zero-shot-calibrated": {"method": "zero-shot prompt, calibrated"},
 }
 
-# Where reference_results.json has a published result for the same row with GPT-2 124M.
+# Which rows are compared: the first against the second, on the same messages.
+PAIRS = (
+    *[
+        (row, "last-token")
+        for row in (
+            "first-token last-real-token mean-token head-only first-block last-two-blocks lora lora-wide "
+            "all-layers random-last-block full-context no-causal-mask"
+        ).split()
+    ],
+    ("no-padding", "last-real-token"),
+    ("random-values", "all-layers"),
+    ("frozen-states", "frozen-random"),
+    *[
+        (row, "tf-idf-best")
+        for row in "last-token last-real-token all-layers random-values frozen-states tf-idf".split()
+    ],
+    ("zero-shot", "majority"),
+    ("zero-shot-calibrated", "zero-shot"),
+)
+
+# Where reference_results.json has a published result for the same row with GPT-2 124M ...
 PUBLISHED_KEYS = {
     "last-token": "last_token_last_block",
     "first-token": "first_token_last_block",
@@ -105,7 +132,7 @@ PUBLISHED_KEYS = {
     "mean-token": "mean_pooled",
     "head-only": "last_token_last_layer_only",
     "last-two-blocks": "last_two_blocks",
-    "lora": "lora",
+    "lora-wide": "lora",
     "all-layers": "all_layers",
     "random-values": "random_weights_all_layers",
     "full-context": "padded_to_1024",
@@ -117,6 +144,31 @@ PUBLISHED_KEYS = {
     "size-1558M": "gpt2_xl_1558M",
 }
 
+# ... and what the published run did otherwise. All of them took the rate 5e-5 and one seed.
+NOTES = {
+    "mean-token": "the published mean takes in the padding",
+    "lora-wide": "the published update is scaled by alpha (16), ours by alpha / rank (1)",
+    "random-values": "published: from PyTorch's values; ours: from those of GPT-2 before its pretraining",
+    "no-padding": "as published: one message in a batch, so eight times as many updates as the other rows",
+    "size-355M": "the rate of 124M; a rate of its own was not searched",
+    "size-774M": "the rate of 124M; a rate of its own was not searched",
+    "size-1558M": "the rate of 124M; a rate of its own was not searched",
+}
+
+# Rows that also answer the messages of daily use: see :func:`other_sets`.
+USED_ROWS = ("last-token", "last-real-token", "tf-idf", "tf-idf-best")
+
+# The learning curve: these rows with so many training messages, three subsets each. A point is
+# the row "last-token@128#0": 128 messages, subset 0. With all messages it is the row itself.
+CURVE_ROWS = (
+    "tf-idf tf-idf-best frozen-states frozen-random last-token last-real-token all-layers random-values"
+).split()
+CURVE_SIZES, CURVE_SUBSETS = (32, 64, 128, 256, 512, 1024), (0, 1, 2)
+CURVE_STEPS = 200  # at least so many optimizer steps: more epochs for few messages
+
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # learning rates: every row of the embedded model tries all of them
+SEARCH_SEEDS = 2  # with so many seeds each
+
 
 def settings_of(row):
     """Return all settings of one row: the base setting with what the row changes.
@@ -124,367 +176,177 @@ def settings_of(row):
     Raises:
         ValueError: if there is no such row.
     """
-    if row not in EXPERIMENTS:
+    base, is_point, point = row.partition("@")
+    if base not in EXPERIMENTS:
         raise ValueError(f"Unknown row {row!r}. Choose one of: {', '.join(EXPERIMENTS)}.")
-    change = EXPERIMENTS[row]
-    return dict(change) if "method" in change else {**BASE, **change}
+    change = EXPERIMENTS[base]
+    settings = dict(change) if "method" in change else {**BASE, **change}
+    if is_point:
+        n, subset = map(int, point.split("#"))
+        settings |= {"messages": n, "subset": subset}
+        if settings["method"] == "fine-tuning":
+            settings["epochs"] = max(BASE["epochs"], math.ceil(CURVE_STEPS / (n // BASE["batch_size"])))
+    return settings
 
 
 def learning_rates(name):
-    """The ladder of learning rates that a row may use, and the one where the search starts.
+    """The learning rates that a row may use, ascending, and the one of notebook 08.
 
     The embedded checkpoint needs larger rates than the published 5e-5. For the official
     sizes the published rate is the only one, as in the published experiments.
-
-    Returns:
-        tuple: the rates, ascending, and the first one to try.
     """
     base = fine_tuning_settings(name)["lr"]
-    if name == EMBEDDED.name:
-        return (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), base
-    return (base,), base
+    return (LADDER if name == EMBEDDED.name else (base,)), base
 
 
 # ---------------------------------------------------------------------------------
-# Fine-tuning one row
+# Running a row
 # ---------------------------------------------------------------------------------
 
 
-def clock(device):
-    """Seconds of processor time on a CPU, which other programs do not disturb; else of wall time."""
-    if torch.device(device).type == "cpu":
-        return time.process_time()
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def record_of(row, where, again=False):
+    """What is stored of a row, as far as it belongs to the present settings and messages."""
+    others = read_other_sets(where.data) if row in USED_ROWS else {}
+    return Record(row, settings_of(row), where, find_spam_file(where.data), others, again)
 
 
-def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=None, models_dir=MODELS_DIR):
-    """Fine-tune one row with one seed.
+def subset_of(settings):
+    """The part of the training messages that a row learns from: (number, seed), or None for all."""
+    return (settings["messages"], settings["subset"]) if "messages" in settings else None
 
-    Args:
-        settings (dict): from :func:`settings_of`.
-        name (str): a key of ``MODEL_CONFIGS``.
-        loaders (list of DataLoader): training, validation, test.
-        seed (int): decides the values of the new head and the order of the messages.
-        learning_rate (float): of AdamW.
-        device (torch.device): where to compute.
-        memory (dict): see :class:`TokenClassifier`.
-        models_dir (str or Path): folder for checkpoints.
 
-    Returns:
-        tuple: the TokenClassifier, and a dict with ``seed learning_rate training validation
-        test`` (accuracies, 0 to 1), ``validation_loss`` (nats), ``seconds`` (training alone).
-    """
-    model = build_model(settings, name, seed, models_dir).to(device)
-    classifier = TokenClassifier(model, settings["token"], memory)
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=learning_rate,
-        weight_decay=settings["weight_decay"],
-        fused=True,  # the same update in one pass over the values
+def make_loaders(settings, where):
+    """The three loaders of a fine-tuned row."""
+    context_length = model_config(where.name)["context_length"]
+    padding, batch_size = settings["padding"], settings["batch_size"]
+    data_file = find_spam_file(where.data)
+    return create_loaders(data_file, padding, batch_size, context_length, subset_of(settings))
+
+
+def train_once(record, loaders, seed, learning_rate, other_sets):
+    """One training: the run, and its answers to all sets."""
+    where, settings = record.where, record.settings
+    memory = where.memory_for(settings, seed)
+    classifier, run = fine_tune_row(
+        settings, where.name, loaders, seed, learning_rate, where.device, memory, where.models_dir
     )
-    train_loader, val_loader, _ = loaders
-    torch.manual_seed(seed)  # the order of the messages
-    start = clock(device)
-    with contextlib.redirect_stdout(io.StringIO()):  # the progress lines
-        train_classifier_simple(
-            classifier,
-            train_loader,
-            val_loader,
-            optimizer,
-            device,
-            num_epochs=settings["epochs"],
-            eval_freq=10**9,
-            eval_iter=1,
-        )
-    result = {"seed": seed, "learning_rate": learning_rate, "seconds": clock(device) - start}
-    for set_name, loader in zip(SET_NAMES, loaders):
-        result[set_name] = calc_accuracy_loader(loader, classifier, device)
-    with torch.no_grad():
-        result["validation_loss"] = calc_loss_loader(val_loader, classifier, device)
-    return classifier, result
+    answers = run.pop("answers")
+    for set_name, (texts, labels) in other_sets.items():
+        loader = loader_of_texts(texts, labels, loaders[0], settings["padding"])
+        answers[set_name] = answers_of(classifier, loader, where.device)
+    return run, answers
 
 
-def best_on_validation(results, num_messages):
-    """The lowest validation loss among the results whose accuracy is not worse than the best one's.
+def rates_to_try(row, where):
+    """The rates that a row tries, and with how many seeds each.
 
-    Not worse: by at most one standard error of the difference between two accuracies. The
-    accuracy is what the table reports, but of some hundred messages it is coarse, so the
-    loss decides where the accuracy cannot. The test set has no say.
-
-    Args:
-        results (list of dict): from :func:`fine_tune_row`; ``validation`` and ``validation_loss``.
-        num_messages (int): size of the validation set.
+    A point of the learning curve tries the row's own rate and its neighbours on subset 0, once
+    each; the other subsets take what that chose.
     """
-    top = max(result["validation"] for result in results)
-
-    def is_not_worse(result):
-        q = result["validation"]
-        return top - q <= math.sqrt((top * (1 - top) + q * (1 - q)) / num_messages)
-
-    return min(filter(is_not_worse, results), key=lambda result: result["validation_loss"])
-
-
-def choose_learning_rate(run, ladder, start, num_messages):
-    """Climb the ladder, up or down, until both neighbours of the best rate have been tried.
-
-    Args:
-        run (callable): learning rate -> result of :func:`fine_tune_row`.
-        ladder (sequence of float): learning rates, ascending.
-        start (float): the first one to try.
-        num_messages (int): size of the validation set; see :func:`best_on_validation`.
-
-    Returns:
-        tuple: the best result, and the list of all results, by learning rate.
-    """
-    results = {start: run(start)}
-    while True:
-        best = best_on_validation(list(results.values()), num_messages)
-        i = ladder.index(best["learning_rate"])
-        untried = [rate for rate in ladder[max(i - 1, 0) : i + 2] if rate not in results]
-        if not untried:
-            return best, [results[rate] for rate in sorted(results)]
-        results |= {rate: run(rate) for rate in untried}
+    ladder, _ = learning_rates(where.name)
+    base, is_point, point = row.partition("@")
+    if not is_point:
+        return ladder, SEARCH_SEEDS if len(ladder) > 1 else 1
+    n, subset = point.split("#")
+    if subset != "0":
+        return (run_row(f"{base}@{n}#0", where)["learning_rate"],), 1
+    i = ladder.index(run_row(base, where, SEEDS[:SEARCH_SEEDS])["learning_rate"])
+    return ladder[max(i - 1, 0) : i + 2], 1
 
 
-def run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladder, start, models_dir):
-    """Add to an entry what it lacks: the learning rate, then one result for each seed.
-
-    The learning rate is chosen on the validation set with the first seed; that run is then
-    the row's result for this seed. ``save(entry)`` is called after each step.
-
-    Args:
-        entry (dict): what is stored of the row; changed in place.
-        ladder, start: see :func:`choose_learning_rate`.
-        The others are those of :func:`run_row` and :func:`fine_tune_row`.
-    """
-    context_length = model_config(name)["context_length"]
-    loaders = create_loaders(data_file, settings["padding"], settings["batch_size"], context_length)
-    memory = {} if settings["values"] == "pretrained" else None  # random frozen blocks differ by seed
-    first = build_model(settings, name, seeds[0], models_dir).to(device)
-    begin, classifier = clock(device), TokenClassifier(first, settings["token"], memory)
-    if classifier.frozen:
-        for loader in loaders:
-            for ids, _ in loader:
-                classifier.after_frozen_blocks(ids.to(device))
-    entry["frozen_blocks_seconds"] = clock(device) - begin
-    entry["trainable_parameters"] = count_trainable(first)
-
-    def run(seed, learning_rate):
-        return fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory, models_dir)[1]
-
+def run_fine_tuning(record, seeds):
+    """Add what a row lacks: the runs of the search, the learning rate, a run for each seed."""
+    entry, row, where = record.entry, record.row, record.where
+    if all(record.has(seed) for seed in seeds):
+        return
+    loaders = make_loaders(record.settings, where)
     if "learning_rate" not in entry:
-        best, tried = choose_learning_rate(
-            lambda rate: run(seeds[0], rate), ladder, start, num_messages=len(loaders[1].dataset)
+        entry["trainable_parameters"] = count_trainable(
+            build_model(record.settings, where.name, seeds[0], where.models_dir)
         )
-        keys = ("learning_rate", "validation", "validation_loss")
-        entry["tried"] = [{key: result[key] for key in keys} for result in tried]
-        entry |= {"learning_rate": best["learning_rate"], "per_seed": [best]}
-        save(entry)
+        entry["messages"] = [len(loader.dataset) for loader in loaders]
+        ladder, num_seeds = rates_to_try(row, where)
+        tried = {(run["learning_rate"], run["seed"]): run for run in entry.get("tried", [])}
+        for seed in seeds[:num_seeds]:
+            for rate in ladder:
+                failed = any(not run["converged"] for (r, _), run in tried.items() if r == rate)
+                if (rate, seed) not in tried and not failed:
+                    tried[rate, seed], answers = train_once(record, loaders, seed, rate, {})
+                    record.keep(tried[rate, seed], answers, among="tried")
+        entry["learning_rate"] = choose_learning_rate(list(tried.values()), len(loaders[1].dataset))
+        entry["per_seed"] = [run for (rate, _), run in tried.items() if rate == entry["learning_rate"]]
+        record.save()
     for seed in seeds:
-        if seed not in [result["seed"] for result in entry["per_seed"]]:
-            entry["per_seed"].append(run(seed, entry["learning_rate"]))
-            save(entry)
+        if not record.has(seed):
+            record.keep(*train_once(record, loaders, seed, entry["learning_rate"], record.others))
 
 
-# ---------------------------------------------------------------------------------
-# Baselines
-# ---------------------------------------------------------------------------------
-
-
-def read_texts(data_file):
-    """Return [(texts, labels)] of the three sets: lists of str, and of int (1 is spam)."""
-    datasets = [loader.dataset for loader in create_spam_loaders(get_tokenizer(), data_file)]
-    return [(dataset.data["Text"].tolist(), dataset.data["Label"].tolist()) for dataset in datasets]
-
-
-def accuracy(predicted, labels):
-    """Share of equal elements in two lists."""
-    return statistics.mean(float(p == label) for p, label in zip(predicted, labels))
-
-
-def run_majority(sets):
-    """Give every message the more frequent class of the training set.
-
-    Args:
-        sets (list): [(texts, labels)] of the three sets, from :func:`read_texts`.
-
-    Returns:
-        dict: ``training validation test``, accuracies between 0 and 1.
-    """
-    frequent = statistics.mode(sets[0][1])
-    return {name: accuracy([frequent] * len(labels), labels) for name, (_, labels) in zip(SET_NAMES, sets)}
-
-
-def run_tf_idf(sets):
-    """TF-IDF features of single words and a logistic regression, both of scikit-learn.
-
-    The strength C of the regularisation is chosen on the validation set; the smaller among equals.
-
-    Args and returns as :func:`run_majority`; also ``C`` and ``trainable_parameters``.
-    """
-    (texts, labels), *_ = sets
-    vectorizer = TfidfVectorizer().fit(texts)
-    features = [vectorizer.transform(set_texts) for set_texts, _ in sets]  # (messages, words), sparse
-    tried = []
-    for C in (0.1, 1, 10, 100):
-        model = LogisticRegression(C=C, max_iter=1000).fit(features[0], labels)
-        result = {
-            name: accuracy(model.predict(x), set_labels)
-            for name, x, (_, set_labels) in zip(SET_NAMES, features, sets)
-        }
-        tried.append({"C": C, **result})
-    best = max(tried, key=lambda result: result["validation"])
-    return {**best, "trainable_parameters": features[0].shape[1] + 1}
-
-
-PROMPT = "Is this text message spam or ham?\n\n{text}\n\nAnswer:"
-CONTENT_FREE = "N/A"  # a message that says nothing (Zhao et al. 2021)
-
-
-@torch.no_grad()
-def spam_margin(text, model, device):
-    """Ask the language model: log P(" spam") - log P(" ham") after the prompt, in nats.
-
-    Args:
-        text (str): the message; put into ``PROMPT``.
-        model (GPTModel): the language model with its own head.
-        device (torch.device): where to compute.
-    """
-    tokenizer = get_tokenizer()
-    ids = torch.tensor([tokenizer.encode(PROMPT.format(text=text), disallowed_special=())], device=device)
-    last = model.final_norm(model.trf_blocks(model.embed(ids)))[
-        :, -1
-    ]  # (1, C): the head is needed at one position only
-    logits = model.out_head(last)[0]  # (V,)
-    (spam,), (ham,) = tokenizer.encode(" spam"), tokenizer.encode(" ham")
-    return (logits[spam] - logits[ham]).item()  # the softmax's denominator cancels
-
-
-def run_zero_shot(sets, name, device, calibrated, models_dir=MODELS_DIR):
-    """Classify by the prompt alone: spam where :func:`spam_margin` is positive.
-
-    Calibrated: spam where it exceeds the margin of a message that says nothing. No label is
-    used in either case (Zhao et al. 2021).
-
-    Args:
-        sets: see :func:`run_majority`.
-        name (str): a key of ``MODEL_CONFIGS``.
-        device (torch.device): where to compute.
-        calibrated (bool): whether to subtract the margin of ``CONTENT_FREE``.
-        models_dir (str or Path): folder for checkpoints.
-
-    Returns:
-        dict: see :func:`run_majority`; also ``threshold`` (nats).
-    """
-    model = load_pretrained_model(name, models_dir).to(device)
-    threshold = spam_margin(CONTENT_FREE, model, device) if calibrated else 0.0
-    result = {"threshold": threshold}
-    for set_name, (texts, labels) in zip(SET_NAMES, sets):
-        predicted = [int(spam_margin(text, model, device) > threshold) for text in texts]
-        result[set_name] = accuracy(predicted, labels)
-    return result
-
-
-def run_baseline(settings, name, data_file, device, models_dir=MODELS_DIR):
-    """Run the baseline that ``settings["method"]`` names; its result has no seed."""
-    sets, start = read_texts(data_file), clock(device)
-    if settings["method"] == "majority class":
-        result = run_majority(sets)
-    elif settings["method"] == "TF-IDF and logistic regression":
-        result = run_tf_idf(sets)
+def run_baseline(record, seed):
+    """One run of a baseline; only random values have a seed."""
+    where, settings, start = record.where, record.settings, clock(record.where.device)
+    sets = read_sets(find_spam_file(where.data), subset_of(settings)) | record.others
+    method, model = settings["method"], (where.name, where.device, where.models_dir)
+    if method == "majority class":
+        choice, z = baselines.run_majority(sets)
+    elif method.startswith("TF-IDF"):
+        choice, z = baselines.run_tf_idf(sets, strong=settings["features"] != "words")
+    elif method.endswith("frozen states"):
+        choice, z = baselines.run_frozen_states(sets, settings["values"], seed, *model)
     else:
-        calibrated = settings["method"].endswith("calibrated")
-        result = run_zero_shot(sets, name, device, calibrated, models_dir)
-    return {"seed": None, **result, "seconds": clock(device) - start}
+        choice, z = baselines.run_zero_shot(sets, method.endswith("calibrated"), *model)
+    record.entry["trainable_parameters"] = choice.pop("trainable_parameters", 0)
+    record.entry["messages"] = [len(sets[name][1]) for name in SET_NAMES]
+    answers = {name: (z[name], np.array(labels)) for name, (_, labels) in sets.items()}
+    right = {name: score(*answers[name])[0] for name in SET_NAMES}
+    record.keep({"seed": seed, **choice, **right, "seconds": clock(where.device) - start}, answers)
 
 
-# ---------------------------------------------------------------------------------
-# Results
-# ---------------------------------------------------------------------------------
+def run_row(row, where, seeds=SEEDS, again=False):
+    """Run one row, or one point of a learning curve, as far as its results are not stored yet.
 
-
-def load_results(path=RESULTS_FILE):
-    """Return the stored results: {model: {data: {row: entry}}}; empty where there are none yet.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    path = Path(path)
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}). Restore it, or delete it and run all rows anew."
-        ) from error
-
-
-def save_entry(entry, name, data, row, path=RESULTS_FILE):
-    """Put one entry among the stored results; the other entries stay as they are."""
-    results = load_results(path)
-    results.setdefault(name, {}).setdefault(data, {})[row] = entry
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
-        partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def run_row(
-    row,
-    name,
-    data,
-    seeds=SEEDS,
-    device="cpu",
-    path=RESULTS_FILE,
-    again=False,
-    learning_rate=None,
-    models_dir=MODELS_DIR,
-):
-    """Run one row as far as its results are not stored yet.
+    Waits where another process is at the same.
 
     Args:
-        row (str): a key of ``EXPERIMENTS``.
-        name (str): a key of ``MODEL_CONFIGS``; a row that names its own model uses that.
-        data (str): ``"uci"`` or ``"sample"``.
-        seeds (sequence of int): what to run; a baseline uses none.
-        device (torch.device or str): where to compute.
-        path (str or Path): file of the results.
+        row (str): a key of ``EXPERIMENTS``, or of the form "last-token@128#0".
+        where (Place): a row that names its own model uses that.
+        seeds (sequence of int): what to run; a baseline without random values uses none.
         again (bool): forget the stored results of this row first.
-        learning_rate (float): take this one; default: choose it on the validation set.
-        models_dir (str or Path): folder for checkpoints.
 
     Returns:
         dict: the row's entry.
 
     Raises:
-        ValueError: if there is no such row.
+        ValueError: if there is no such row, or the stored results are damaged.
     """
     settings = settings_of(row)
-    name = settings.get("model", name)
-    stored = load_results(path).get(name, {}).get(data, {}).get(row)
-    current = stored is not None and stored["settings"] == settings and not again
-    entry = stored if current else {"settings": settings, "per_seed": []}
-    data_file = find_spam_file(data)
-    entry["messages"] = [len(labels) for _, labels in read_texts(data_file)]
+    where = replace(where, name=settings.get("model", where.name))
+    if "subset" in settings:
+        seeds = (SEEDS[settings["subset"]],)
+    with work_on(row, where):
+        record = record_of(row, where, again)
+        if settings["method"] == "fine-tuning":
+            run_fine_tuning(record, seeds)
+        else:
+            for seed in seeds if settings.get("values") == "random" else [None]:
+                if not record.has(seed):
+                    run_baseline(record, seed)
+    return record.entry
 
-    def save(entry):
-        packages = {package: version(package) for package in ("torch", "scikit-learn")}
-        entry["versions"] = {"python": platform.python_version(), **packages}
-        entry["machine"] = describe_machine(device)
-        save_entry(entry, name, data, row, path)
 
-    if settings["method"] == "fine-tuning":
-        if not set(seeds) <= {result["seed"] for result in entry["per_seed"]}:
-            ladder, start = ((learning_rate,), learning_rate) if learning_rate else learning_rates(name)
-            run_fine_tuning(entry, settings, name, data_file, seeds, device, save, ladder, start, models_dir)
-    elif not current:
-        result = run_baseline(settings, name, data_file, device, models_dir)
-        entry["trainable_parameters"] = result.pop("trainable_parameters", 0)
-        entry["per_seed"] = [result]
-        save(entry)
-    return entry
+def measure_cost(row, where):
+    """Add the cost of training to a row's entry, measured in a process of its own."""
+    record = record_of(row, replace(where, name=settings_of(row).get("model", where.name)))
+    if "cost" not in record.entry:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            train_loader = make_loaders(record.settings, record.where)[0]
+            arguments = (record.settings, record.where.name, train_loader, where.models_dir)
+            record.entry["cost"] = pool.submit(training_cost, *arguments).result()
+        record.save()
+
+
+# ---------------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------------
 
 
 def summarise(entry):
@@ -501,16 +363,6 @@ def seconds_of(entry):
     """Seconds for one training: the frozen blocks once, and the mean over the seeds of the rest."""
     trainings = statistics.mean(result["seconds"] for result in entry["per_seed"])
     return entry.get("frozen_blocks_seconds", 0) + trainings
-
-
-def accuracy_interval(correct, total, confidence=0.95):
-    """Wilson's interval for the accuracy of a classifier that got ``correct`` of ``total`` right.
-
-    Returns:
-        tuple of two float: lowest and highest plausible accuracy, 0 to 1.
-    """
-    interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def results_table(results, name, data):
@@ -553,69 +405,159 @@ def results_table(results, name, data):
 def is_at_hand(name, models_dir=MODELS_DIR):
     """Whether the weights of a model are on this machine, so that a run needs no download."""
     folder = Path(models_dir) / find_model(name).size
-    return name == EMBEDDED.name or any((folder / file).exists() for file in (DATA_FILE, SAFETENSORS_FILE))
-
-
-def describe(row):
-    """What a row changes, as text."""
-    change = EXPERIMENTS[row]
-    return ", ".join(f"{key} = {value}" for key, value in change.items()) or "the base setting"
+    files = (DATA_FILE, SAFETENSORS_FILE, MAPPED_FILE)
+    return name == EMBEDDED.name or any((folder / file).exists() for file in files)
 
 
 def print_rows():
     """Print all rows and what each one changes."""
     print("Base setting: " + ", ".join(f"{key} = {value}" for key, value in BASE.items()))
-    for row in EXPERIMENTS:
-        print(f"  {row:21} {describe(row)}")
+    for row, change in EXPERIMENTS.items():
+        changes = ", ".join(f"{key} = {value}" for key, value in change.items())
+        print(f"  {row:21} {changes or 'the base setting'}")
 
 
 def print_entry(row, entry):
     """Print one row's results."""
     parts = [f"{n} {m:.2f}% ({low:.2f}-{high:.2f})" for n, (m, low, high) in summarise(entry).items()]
     rate = f", learning rate {entry['learning_rate']:g}" if "learning_rate" in entry else ""
+    failed = [str(run["seed"]) for run in entry["per_seed"] if not run.get("converged", True)]
     print(
         f"{row:21} {', '.join(parts)}; {len(entry['per_seed'])} run(s){rate}, "
-        f"{entry['trainable_parameters']:,} trainable parameters, {seconds_of(entry):.1f} s",
+        f"{entry['trainable_parameters']:,} trainable parameters, {seconds_of(entry):.1f} s"
+        + (f"; DID NOT CONVERGE: seed {', '.join(failed)}" if failed else ""),
         flush=True,
     )
 
 
-def run_rows(args):
-    """Run the rows that the command line names, and print each one's results."""
-    print(f"{args.model} on the {args.data} data, {args.device}: mean accuracy (lowest-highest)", flush=True)
-    for row in EXPERIMENTS if args.row == "all" else [args.row]:
-        own_model = EXPERIMENTS[row].get("model")
-        if args.row == "all" and own_model and not is_at_hand(own_model):
-            print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
-            continue
-        options = {"path": args.results, "again": args.again, "learning_rate": args.learning_rate}
-        print_entry(row, run_row(row, args.model, args.data, args.seeds, args.device, **options))
+def run_jobs(places, seeds):
+    """Run whatever is not stored yet: all rows with their costs, then the learning curves.
+
+    What another process is at is passed over, and looked at again at the end.
+    """
+    torch.set_num_threads(1)  # small models: two processes do more than two threads
+    jobs = []
+    for where in places:
+        for row, change in EXPERIMENTS.items():
+            own_model = change.get("model")
+            if own_model and not is_at_hand(own_model, where.models_dir):
+                print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
+            else:
+                jobs.append((where, row))
+    jobs += [(where, point) for where in places if where.name == EMBEDDED.name for point in curve_points()]
+
+    for timeout in (0, -1):
+        busy = []
+        for where, row in jobs:
+            try:
+                with work_on(row, where, timeout):
+                    entry = run_row(row, where, seeds)
+                    if row in EXPERIMENTS and settings_of(row)["method"] == "fine-tuning":
+                        measure_cost(row, where)
+            except Timeout:
+                busy.append((where, row))
+            else:
+                print(f"{where.data:7}", end="")
+                print_entry(row, entry)
+        jobs = busy
+
+
+def positive_rate(text):
+    """A type for argparse: a learning rate."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate: a finite number above 0")
+    return rate
+
+
+def print_with_rate(row, where, seeds, learning_rate):
+    """Train a row at a rate of the user's choice; nothing is stored, as the table holds chosen rates."""
+    settings = settings_of(row)
+    if settings["method"] != "fine-tuning":
+        raise ValueError(f"{row} trains no model: it has no learning rate.")
+    where = replace(where, name=settings.get("model", where.name))
+    loaders, runs = make_loaders(settings, where), []
+    for seed in seeds:
+        memory = where.memory_for(settings, seed)
+        place = (where.device, memory, where.models_dir)
+        classifier, run = fine_tune_row(settings, where.name, loaders, seed, learning_rate, *place)
+        runs.append(run)
+    trainable = count_trainable(classifier.model)
+    print_entry(row, {"learning_rate": learning_rate, "per_seed": runs, "trainable_parameters": trainable})
+    print("Not stored: the table holds learning rates that were chosen on the validation set.")
+
+
+def curve_points():
+    """Names of all points of the learning curves."""
+    return [f"{row}@{n}#{subset}" for row in CURVE_ROWS for n in CURVE_SIZES for subset in CURVE_SUBSETS]
+
+
+def read_answers(where, rows):
+    """The stored answers of rows, as far as they belong to the present settings and messages."""
+    records = [record_of(row, where) for row in rows if "model" not in settings_of(row)]
+    entries = {record.row: record.entry for record in records if record.entry["per_seed"]}
+    return findings.Answers(entries, load_predictions(where.predictions_of(rows[0])))
+
+
+def report(places):
+    """Compute what the stored answers show, keep it in findings.json, and print it."""
+    for where in places:
+        answers, curve_answers = read_answers(where, list(EXPERIMENTS)), read_answers(where, curve_points())
+        if not answers.entries:
+            raise ValueError(
+                f"{where.folder} has no rows of {where.name} for the present {where.data} data. "
+                f"Make them: python experiments.py all --data {where.data}"
+            )
+        curve = (CURVE_ROWS, CURVE_SIZES, CURVE_SUBSETS)
+        found = findings.find_all(answers, curve_answers, PAIRS, USED_ROWS, curve)
+        findings.save(found, where.name, where.data, Path(where.folder) / "findings.json")
+        print(f"{where.name}, {where.data} data")
+        findings.print_findings(found, PUBLISHED_KEYS, NOTES)
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("row", nargs="?", help="a row of --list, or all")
+    parser.add_argument("row", nargs="?", help="a row of --list, or all, or report")
     parser.add_argument("--list", action="store_true", help="list the rows and what each one changes")
     parser.add_argument("--model", choices=list(MODEL_CONFIGS), default=chosen_model())
-    parser.add_argument("--data", choices=DATA_CHOICES, default=chosen_data())
+    parser.add_argument("--data", choices=DATA_CHOICES, nargs="+", default=[chosen_data()])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--device", default=choose_device())
-    parser.add_argument("--results", type=Path, default=RESULTS_FILE, help="file of the results")
-    parser.add_argument("--again", action="store_true", help="run also what is stored already")
+    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results")
+    parser.add_argument("--again", action="store_true", help="run also what is stored already (one row)")
     parser.add_argument(
-        "--learning-rate", type=float, help="take this one; default: choose it on the validation set"
+        "--learning-rate", type=positive_rate, help="train one row at this rate, store nothing"
     )
     args = parser.parse_args()
     if args.list or args.row is None:
         return print_rows()
-    if args.row != "all" and args.row not in EXPERIMENTS:
-        parser.error(f"unknown row {args.row!r}; choose one of: all, {', '.join(EXPERIMENTS)}")
+    if args.row not in (*EXPERIMENTS, "all", "report"):
+        parser.error(f"unknown row {args.row!r}; choose one of: all, report, {', '.join(EXPERIMENTS)}")
+    if args.row not in EXPERIMENTS and (args.again or args.learning_rate):
+        parser.error(f"--again and --learning-rate are for one row, not for {args.row}")
 
     try:
         args.device = device_named(args.device)
-        run_rows(args)
+        find_model(args.model)  # the default comes from CHOOSE_MODEL
+        places = [Place(args.model, data, str(args.device), args.results) for data in args.data]
+        if args.row == "report":
+            return report(places)
+        print(
+            f"{args.model} on {', '.join(args.data)}, {args.device}: mean accuracy (lowest-highest)",
+            flush=True,
+        )
+        if args.row == "all":
+            return run_jobs(places, args.seeds)
+        for where in places:
+            if args.learning_rate:
+                print_with_rate(args.row, where, args.seeds, args.learning_rate)
+            else:
+                print_entry(args.row, run_row(args.row, where, args.seeds, args.again))
     except (OSError, ValueError) as error:  # no network, a damaged file, ...: the message says what to do
         sys.exit(f"experiments.py: {error}")
 

@@ -19,6 +19,8 @@ import json
 from html import escape
 from pathlib import Path
 
+import edition  # noqa: F401 - tiktoken needs no network
+
 FOLDER = Path(__file__).resolve().parent / "book" / "figures"
 LIVE_NOTE = "On the book's page this figure is live: it answers to what you type."
 

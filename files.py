@@ -1,16 +1,18 @@
 """Files written whole or not at all, their hashes, and room on the disk."""
 
-import contextlib
 import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import edition  # noqa: F401 - tiktoken needs no network
 
 try:
     import fcntl
@@ -35,12 +37,40 @@ def require_space(folder, size, name):
         raise DiskFullError(f"{name} needs {size:,} bytes more, but only {free:,} bytes are free in {folder}")
 
 
-def sha256_of(path):
-    """The SHA-256 of a file as a hexadecimal str."""
+def why_not_writable(folder):
+    """Why no file can be made in a folder, such as "Permission denied"; None where one can. Creates it."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def state_of(path):
+    """A str that is another one after a file was changed or replaced; None where there is no file."""
+    if not os.path.exists(path):
+        return None
+    status = os.stat(path)
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def sha256_of(path, start=0):
+    """The SHA-256 of a file, from the byte ``start`` to its end, as a hexadecimal str."""
     with open(path, "rb") as file:
+        file.seek(start)
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sample_hash_of(path):
+    """A hash of 64 places of a file: quick for a large one, and another one for any other model."""
+    digest, size = hashlib.sha256(), os.stat(path).st_size
+    with open(path, "rb") as file:
+        for start in range(0, size, size // 64 + 1):
+            file.seek(start)
+            digest.update(file.read(4096))
     return digest.hexdigest()
 
 
@@ -53,13 +83,65 @@ def atomic_file(target):
     partial = Path(name)
     try:
         with os.fdopen(handle):
-            with contextlib.suppress(OSError):  # some network folders have no locks
+            with suppress(OSError):  # some network folders have no locks
                 lock(handle)  # until the block ends: this one is no leftover
             yield partial
         os.chmod(partial, 0o644)  # mkstemp made it private to this user
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_tensors(path, layout, arrays, metadata):
+    """Write NumPy arrays one after the other in the safetensors format, so that memory need not hold all.
+
+    That is the length of the header in 8 bytes, the header as JSON, the values
+    (https://huggingface.co/docs/safetensors). When the library's own ``save_file`` is killed, it
+    leaves a file of a random name behind, and its errors do not say of which kind they are.
+
+    Args:
+        path (Path): the file to write, where ``metadata`` asks for a hash seekable.
+        layout (dict): {name: (``"float32"`` or ``"float16"``, shape)}.
+        arrays (iterable): the arrays in the order of ``layout``, contiguous.
+        metadata (dict): {key: str}. For the key ``sha256``, the hash of all values is put in.
+    """
+    header, end = {"__metadata__": metadata}, 0
+    for name, (dtype, shape) in layout.items():
+        code, size = {"float32": ("F32", 4), "float16": ("F16", 2)}[dtype]
+        start, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
+    length = len(json.dumps(header))
+    length += -(8 + length) % 64  # values begin where fast reading wants them to
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        file.seek(8 + length)
+        for array in arrays:
+            digest.update(array)
+            file.write(array)
+        if "sha256" in metadata:
+            header["__metadata__"] = {**metadata, "sha256": digest.hexdigest()[: len(metadata["sha256"])]}
+        file.seek(0)
+        file.write(length.to_bytes(8, "little") + json.dumps(header).encode().ljust(length))
+
+
+def has_its_values(path, note):
+    """Whether a file of :func:`write_tensors` has the values of its ``sha256``.
+
+    They are read once after each change of the file: ``note`` is a file that remembers its state.
+    Where that cannot be written, they are read each time.
+    """
+    state = state_of(path)
+    with suppress(OSError):
+        if note.read_bytes() == state.encode():
+            return True
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        metadata = json.loads(file.read(length))["__metadata__"]
+    if not sha256_of(path, start=8 + length).startswith(metadata["sha256"]):
+        return False
+    with suppress(OSError), atomic_file(note) as partial:
+        partial.write_text(state)
+    return True
 
 
 def replace_together(contents):
@@ -79,7 +161,7 @@ def replace_together(contents):
 def remove_leftovers(target):
     """Remove temporary files of :func:`atomic_file` whose process was killed before it could do so."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        with contextlib.suppress(OSError):  # such as BlockingIOError: another process writes it
+        with suppress(OSError):  # such as BlockingIOError: another process writes it
             if leftover.is_file():
                 with open(leftover, "rb") as file:
                     lock(file)
@@ -98,23 +180,3 @@ def require_replaceable(path):
         raise IsADirectoryError(f"{path} is a folder or a device. Name a file.")
     if path.exists() and not (os.access(path, os.W_OK) and path.stat().st_mode & stat.S_IWUSR):
         raise PermissionError(f"{path} is protected from writing. Name another file, or allow it: chmod u+w")
-
-
-def write_tensors(path, arrays, metadata):
-    """Write {name: array of float32 or float16} and {key: str} in the safetensors format.
-
-    That is the length of the header in 8 bytes, the header as JSON, the values
-    (https://huggingface.co/docs/safetensors). When the library's own ``save_file`` is killed, it
-    leaves a file of a random name behind, and its errors do not say of which kind they are.
-    """
-    header, end = {"__metadata__": metadata}, 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        dtype = {"float32": "F32", "float16": "F16"}[array.dtype.name]
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-(8 + len(encoded)) % 64)  # values begin where fast reading wants them to
-    with open(path, "wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for array in arrays.values():
-            file.write(array)

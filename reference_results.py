@@ -14,11 +14,7 @@ RESULTS = json.loads((Path(__file__).resolve().parent / "reference_results.json"
 
 
 def published(key):
-    """Look a published value up by its dotted path, for example ``"initial_loss.train"``.
-
-    Raises:
-        KeyError: if there is no such value.
-    """
+    """A published value by its dotted path, such as ``"initial_loss.train"``; else a ``KeyError``."""
     value = RESULTS
     for part in key.split("."):
         if isinstance(value, list):
@@ -32,10 +28,8 @@ def published(key):
 
 def tolerance_of(key):
     """Largest allowed difference for a published number; 0 where none is stated."""
-    fitting = [
-        name for name in RESULTS["tolerances"] if name != "about" and (key + ".").startswith(name + ".")
-    ]
-    return RESULTS["tolerances"][fitting[0]] if fitting else 0
+    tolerances = RESULTS["tolerances"].items()
+    return next((value for name, value in tolerances if f"{key}.".startswith(f"{name}.")), 0)
 
 
 def is_published_setting():
@@ -53,35 +47,29 @@ def agrees(value, reference, tolerance):
     return value == reference
 
 
-def compare_with_published(results, same_setting=None):
+def compare_with_published(results):
     """In the published setting, print a table (result | this run | published) and require that they agree.
 
-    In any other, such as the embedded edition, nothing has to agree and nothing is printed.
-
-    Args:
-        results (dict): {dotted path in reference_results.json: value of this run}. A value
-            is a number, a str, or a (nested) list of numbers.
-        same_setting (bool): whether the run must agree; default: :func:`is_published_setting`.
+    ``results`` is {dotted path in reference_results.json: value of this run}, a number, a str, or a
+    (nested) list of numbers. In any other setting, such as the embedded edition, nothing is printed.
 
     Raises:
         AssertionError: in the published setting, if a result disagrees.
         KeyError: if there is no such published value.
     """
-    same_setting = is_published_setting() if same_setting is None else same_setting
+    references = {key: published(key) for key in results}
+    if not is_published_setting():
+        return
     rows, wrong = [("result", "this run", "124M published", "match")], []
-    for key, value in results.items():
-        reference = published(key)
-        if not same_setting:
-            continue
-        match = agrees(value, reference, tolerance_of(key))
-        rows.append((key, _show(value), _show(reference), "yes" if match else "NO"))
+    for key, reference in references.items():
+        match = agrees(results[key], reference, tolerance_of(key))
+        ours, theirs = _show(results[key]), _show(reference)
+        rows.append((key, ours, theirs, "yes" if match else "NO"))
         if not match:
-            wrong.append(
-                f"{key}: this run {_show(value)}, published {_show(reference)}, tolerance {tolerance_of(key)}"
-            )
+            wrong.append(f"{key}: this run {ours}, published {theirs}, tolerance {tolerance_of(key)}")
 
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    for row in rows if same_setting else []:
+    for row in rows:
         print(" | ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     if wrong:
         raise AssertionError("This run disagrees with the published results:\n" + "\n".join(wrong))
@@ -91,6 +79,4 @@ def _show(value):
     """A value as text: floats with four decimals, as the published outputs are printed."""
     if isinstance(value, list):
         return "[" + ", ".join(_show(item) for item in value) + "]"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return str(value) if isinstance(value, int) else repr(value)
+    return f"{value:.4f}" if isinstance(value, float) else repr(value)

@@ -1,18 +1,17 @@
-"""The SMS messages: fetch, verify, balance, split, tokenise and batch them.
+"""The SMS messages: fetch, verify, read, balance, split, tokenise and batch them.
 
-Two data sets share one format (label, tab, message): the UCI SMS Spam Collection
-(Almeida, Gómez Hidalgo and Yamakami 2011, DOI 10.24432/C5CC84, CC BY 4.0), and the
-sample written for this book, ``assets/sms_sample.tsv`` (CC0).
-
-The steps and names follow Raschka (2024), chapter 6.
+Two data sets share one format (label, tab, message): the UCI SMS Spam Collection (Almeida, Gómez
+Hidalgo and Yamakami 2011, DOI 10.24432/C5CC84, CC BY 4.0), and the sample written for this book,
+``assets/sms_sample.tsv`` (CC0). The steps and names follow Raschka (2024), chapter 6.
 """
 
+import csv
 import hashlib
 import io
 import os
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -25,10 +24,12 @@ from files import atomic_file, sha256_of
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 BACKUP_URL = "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip"
 ARCHIVE_NAME = "sms+spam+collection.zip"  # as SPAM_MIRROR holds it
-MEMBER = "SMSSpamCollection"  # the one file of the archive that the book reads
+MEMBER = "SMSSpamCollection"  # the one file of the archive that the book reads: 477,907 bytes
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
+MAX_BYTES = 50_000_000  # so much of another one is unpacked, and no more
 
 SAMPLE_FILE = ASSETS / "sms_sample.tsv"
+LABELS = {"ham": 0, "spam": 1}
 
 WAY_ON = (
     "To go on without a network, use the sample that ships with the book: set CHOOSE_DATA to 'sample' "
@@ -37,22 +38,12 @@ WAY_ON = (
 )
 
 
-# ---------------------------------------------------------------------------------
-# Fetch and verify
-# ---------------------------------------------------------------------------------
-
-
 def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
     """Fetch the archive of the SMS Spam Collection and take its data file out.
 
-    Sources: an archive at ``zip_path``; ``SPAM_MIRROR`` (an http(s) base or a folder that holds
-    the zip); ``url``; the book author's mirror. The data file is verified; ``SPAM_VERIFY=0`` turns that off.
-
-    Args:
-        url (str): address of the archive, for example ``UCI_URL``.
-        zip_path (str or Path): where to keep the archive.
-        extracted_path (str or Path): folder for the data file; created when missing.
-        data_file_path (str or Path): name that the data file gets, usually in that folder.
+    Sources: an archive at ``zip_path``; ``SPAM_MIRROR`` (an http(s) base or a folder that holds the zip);
+    ``url``; the book author's mirror. The archive is kept as ``zip_path``, the data file, verified unless
+    ``SPAM_VERIFY`` is 0, as ``data_file_path``, usually in the folder ``extracted_path``.
 
     Raises:
         DownloadError: if no source gives the right archive.
@@ -64,52 +55,36 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
         print(f"{data_file_path} already exists. Skipping download and extraction.")
         return
 
-    archive_is_there = is_right_archive(zip_path)
-    if not archive_is_there:
+    try:
+        read_member(zip_path)
+        done = f"{zip_path} already exists. Its data file is saved as {data_file_path}"
+    except (OSError, ValueError):
         mirror = os.environ.get("SPAM_MIRROR")
         sources = [join_source(mirror, ARCHIVE_NAME)] if mirror else []
         fetch_file(zip_path, [*sources, url, BACKUP_URL], verify=read_member, way_on=WAY_ON)
+        done = f"File downloaded and saved as {data_file_path}"
 
     Path(extracted_path).mkdir(parents=True, exist_ok=True)
     data_file_path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(data_file_path) as partial:
         partial.write_bytes(read_member(zip_path))
-    if archive_is_there:
-        print(f"{zip_path} already exists. Its data file is saved as {data_file_path}")
-    else:
-        print(f"File downloaded and saved as {data_file_path}")
-
-
-def is_right_archive(zip_path):
-    """Whether there is an archive already that holds the right data file."""
-    try:
-        read_member(zip_path)
-        return True
-    except (OSError, ValueError):
-        return False
+    print(done)
 
 
 def read_member(zip_path):
-    """Return the content of the data file in the archive, verified, as bytes.
+    """The verified content of the data file in the archive; ``ValueError`` if that is not to be had.
 
-    Nothing but this one member is ever read, and nothing is unpacked by the archive's own
-    names. An archive with names that lead out of its folder is refused as a whole.
-
-    Raises:
-        ValueError: if the archive is damaged or unsafe, or its data file is missing or wrong.
+    Nothing else is read, nothing is unpacked by the archive's own names, and never more than ``MAX_BYTES``.
     """
     try:
-        with zipfile.ZipFile(zip_path) as archive:
-            for name in archive.namelist():
-                path = PurePosixPath(name.replace("\\", "/"))
-                if path.is_absolute() or ".." in path.parts or ":" in name:
-                    raise ValueError(f"the archive has an unsafe file name: {name!r}")
-            content = archive.read(MEMBER)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # RuntimeError: the archive is encrypted, or compressed in a way that zipfile does not know
-        raise ValueError(f"not a valid zip archive ({error})") from error
-    except KeyError as error:
-        raise ValueError(f"the archive has no file {MEMBER!r}") from error
+        with zipfile.ZipFile(zip_path) as archive, archive.open(MEMBER) as file:
+            if archive.getinfo(MEMBER).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{MEMBER} is compressed in another way than with 'deflate'")  # has no limit
+            content = file.read(MAX_BYTES + 1)  # whatever size is declared
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError) as error:
+        raise ValueError(f"not the right zip archive ({error})") from error
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{MEMBER} has more than {MAX_BYTES:,} bytes when it is unpacked")
     found = hashlib.sha256(content).hexdigest()
     if found != MEMBER_SHA256 and os.environ.get("SPAM_VERIFY") != "0":
         raise ValueError(f"{MEMBER} has SHA-256 {found} ({len(content):,} bytes), expected {MEMBER_SHA256}")
@@ -117,25 +92,12 @@ def read_member(zip_path):
 
 
 def verify_data_file(path):
-    """Raise ``ValueError`` if a data file is not the published one. ``SPAM_VERIFY=0`` turns that off."""
-    found = sha256_of(path)
-    if found != MEMBER_SHA256 and os.environ.get("SPAM_VERIFY") != "0":
-        raise ValueError(
-            f"{path} is damaged or not the published file: its SHA-256 is {found}, expected "
-            f"{MEMBER_SHA256}. Delete it and run again to fetch it anew; SPAM_VERIFY=0 turns this check off."
-        )
+    if sha256_of(path) != MEMBER_SHA256 and os.environ.get("SPAM_VERIFY") != "0":
+        raise ValueError(f"{path} is damaged or not the published file. Delete it, or set SPAM_VERIFY=0.")
 
 
 def find_spam_file(choice=None):
-    """Return the path of the messages; the UCI file is fetched when it is not there yet.
-
-    Args:
-        choice (str): ``"uci"`` or ``"sample"``; default: the environment variable
-            ``CHOOSE_DATA``, else ``"uci"``.
-
-    Raises:
-        ValueError: for any other choice, or if the UCI file is there but damaged.
-    """
+    """The path of the messages, ``"uci"`` (fetched) or ``"sample"``; default: :func:`chosen_data`."""
     choice = choice or chosen_data()
     if choice not in DATA_CHOICES:
         raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
@@ -149,35 +111,55 @@ def find_spam_file(choice=None):
     return data_file_path
 
 
-# ---------------------------------------------------------------------------------
-# Balance and split
-# ---------------------------------------------------------------------------------
+def read_messages(path):
+    """Read a file of messages as ``pandas.read_csv`` does, with which the published numbers were made.
+
+    So a quotation mark before a text goes on to the next one, also over lines (UCI: 5,574 lines, 5,572
+    rows). But "NA" and "2026" are texts. Returns a DataFrame with the columns ``Label`` and ``Text``.
+    Raises ``ValueError``, with file and line, if a line is not label, tab, message.
+    """
+    content, rows, line = Path(path).read_bytes(), [], 1
+    try:
+        lines = [*io.StringIO(content.decode("utf-8-sig"), newline=""), "\n"]
+        for row in (reader := csv.reader(lines, delimiter="\t")):
+            if row and reader.line_num == len(lines):  # it has swallowed the empty line added above
+                raise ValueError("the quotation mark before this message has no counterpart")
+            if row and (len(row) != 2 or row[0] not in LABELS):
+                raise ValueError(f"found {row!r:.70}")
+            rows += [row] if row else []  # an empty line is none
+            line = reader.line_num + 1
+    except (ValueError, csv.Error) as error:
+        if isinstance(error, UnicodeDecodeError):
+            line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: {error}. Expected in each line: ham or spam, a tab and the message."
+        ) from error
+    return pd.DataFrame(rows, columns=["Label", "Text"])
 
 
 def create_balanced_dataset(df):
     """Keep all spam and as many randomly chosen ham messages (seed 123).
 
-    Args:
-        df (pandas.DataFrame): columns ``Label`` ("ham" or "spam") and ``Text``.
-
-    Returns:
-        pandas.DataFrame: the chosen ham rows, then all spam rows, with their old index.
+    ``df`` has the columns ``Label`` ("ham" or "spam") and ``Text``. Returns the chosen ham rows, then
+    all spam rows, with their old index.
     """
     num_spam = df[df["Label"] == "spam"].shape[0]
     ham_subset = df[df["Label"] == "ham"].sample(num_spam, random_state=123)
     return pd.concat([ham_subset, df[df["Label"] == "spam"]])
 
 
+def left_over_ham(df):
+    """The ham that balancing leaves out (UCI: 4,078 rows), in file order, with its old index.
+
+    It is never trained or chosen on: with it, a test has the share of spam that real messages have.
+    """
+    return df.drop(create_balanced_dataset(df).index)
+
+
 def random_split(df, train_frac, validation_frac):
-    """Shuffle the rows (seed 123) and cut them into three parts.
+    """Shuffle the rows (seed 123) and cut them into three parts: training, validation, test.
 
-    Args:
-        df (pandas.DataFrame): the rows.
-        train_frac (float): share of the training part, 0 to 1.
-        validation_frac (float): share of the validation part; the rest is for testing.
-
-    Returns:
-        tuple of three pandas.DataFrame: training, validation, test.
+    ``train_frac`` and ``validation_frac`` are shares from 0 to 1; the rest is for testing.
     """
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
@@ -185,30 +167,13 @@ def random_split(df, train_frac, validation_frac):
     return df[:train_end], df[train_end:validation_end], df[validation_end:]
 
 
-# ---------------------------------------------------------------------------------
-# Tokenise and batch
-# ---------------------------------------------------------------------------------
-
-
 class SpamDataset(Dataset):
-    """Messages as token IDs of one common length, with their labels.
+    """Messages as token IDs of one common length T, with their labels.
 
-    Args:
-        csv_file (str, Path or file object): CSV with the columns ``Label`` (0 or 1) and ``Text``.
-        tokenizer (tiktoken.Encoding): GPT-2's tokenizer.
-        max_length (int): common length in tokens; longer messages are cut. Default: the
-            longest message, then nothing is cut.
-        pad_token_id (int): fills shorter messages at their end; 50256 is ``<|endoftext|>``.
-
-    Attributes:
-        max_length (int): the common length T.
-        data (pandas.DataFrame): the rows of the file.
-        encoded_texts (list of list of int): the padded token IDs.
-
-    An item is a pair of int64 tensors: token IDs (T,) and label ().
-
-    Raises:
-        ValueError: if the file has no rows.
+    ``csv_file`` (path or file object) has the columns ``Label`` (0 or 1) and ``Text``. Messages longer
+    than ``max_length`` tokens are cut, shorter ones filled with ``pad_token_id`` at their end; by default
+    T is the length of the longest. An item is a pair of int64 tensors: token IDs (T,) and label ().
+    Raises ``ValueError`` if there are no rows.
     """
 
     def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=PAD_TOKEN_ID):
@@ -245,35 +210,29 @@ class SpamDataset(Dataset):
 def create_spam_loaders(tokenizer, data_file_path=None, batch_size=8, num_workers=0):
     """Do what notebook 01 does, from the file of messages to the three data loaders.
 
-    Args:
-        tokenizer (tiktoken.Encoding): GPT-2's tokenizer.
-        data_file_path (str or Path): the messages; default: :func:`find_spam_file`.
-        batch_size (int): messages in a batch.
-        num_workers (int): processes that prepare batches; 0 means the main process.
+    The messages come from :func:`find_spam_file`, or another ``data_file_path``; ``num_workers`` is the
+    number of processes that prepare batches, 0 for the main process.
 
     Returns:
         tuple of three DataLoader: training (shuffled, last incomplete batch dropped),
         validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
     """
     data_file_path = data_file_path or find_spam_file()
-    df = pd.read_csv(data_file_path, sep="\t", header=None, names=["Label", "Text"], keep_default_na=False)
+    df = read_messages(data_file_path)
+    ham, spam = ((df["Label"] == label).sum() for label in LABELS)
+    if not 5 <= spam <= ham:
+        raise ValueError(f"{data_file_path} has {ham} ham, {spam} spam. Needed: 5 spam, and as many ham.")
     balanced_df = create_balanced_dataset(df)
-    balanced_df["Label"] = balanced_df["Label"].map({"ham": 0, "spam": 1})
-    train_df, validation_df, test_df = random_split(balanced_df, 0.7, 0.1)
+    balanced_df["Label"] = balanced_df["Label"].map(LABELS)
+    parts = random_split(balanced_df, 0.7, 0.1)
+    train_csv, *others = (io.StringIO(part.to_csv(index=None)) for part in parts)  # no file is left
 
-    train_dataset = SpamDataset(_as_csv(train_df), tokenizer)
-    val_dataset = SpamDataset(_as_csv(validation_df), tokenizer, max_length=train_dataset.max_length)
-    test_dataset = SpamDataset(_as_csv(test_df), tokenizer, max_length=train_dataset.max_length)
+    train_dataset = SpamDataset(train_csv, tokenizer)
+    val_dataset, test_dataset = (SpamDataset(part, tokenizer, train_dataset.max_length) for part in others)
 
     torch.manual_seed(123)
-    train_loader = DataLoader(
-        train_dataset, batch_size=batch_size, shuffle=True, num_workers=num_workers, drop_last=True
-    )
-    val_loader = DataLoader(val_dataset, batch_size=batch_size, num_workers=num_workers, drop_last=False)
-    test_loader = DataLoader(test_dataset, batch_size=batch_size, num_workers=num_workers, drop_last=False)
+    options = {"batch_size": batch_size, "num_workers": num_workers}
+    train_loader = DataLoader(train_dataset, shuffle=True, drop_last=True, **options)
+    val_loader = DataLoader(val_dataset, **options)
+    test_loader = DataLoader(test_dataset, **options)
     return train_loader, val_loader, test_loader
-
-
-def _as_csv(df):
-    """The rows as a CSV file in memory, so that nothing is left on disk."""
-    return io.StringIO(df.to_csv(index=None))

@@ -1,7 +1,8 @@
-"""What a row of the table of experiments can change: token, mask, LoRA, layers, padding.
+"""What a row of the table of experiments can change about the model: token, mask, LoRA, layers.
 
 The rows stand in ``experiments.py``; notebook 10 discusses them. LoRA follows Hu et al. (2021).
-Shapes in comments use the letters of ``previous_chapters.py``.
+Shapes in comments use the letters of ``previous_chapters.py``. ``settings`` is a dict from
+``experiments.settings_of``, ``name`` a key of ``MODEL_CONFIGS``.
 """
 
 import math
@@ -9,7 +10,6 @@ import math
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from classification import (
     add_classification_head,
@@ -17,10 +17,9 @@ from classification import (
     load_pretrained_model,
     unfreeze_last_block,
 )
-from edition import MODELS_DIR, PAD_TOKEN_ID, get_tokenizer
+from edition import MODELS_DIR, PAD_TOKEN_ID
 from fast_paths import after_attention, keys_and_values
 from previous_chapters import GPTModel, MultiHeadAttention, model_config
-from spam_data import create_spam_loaders
 
 # ---------------------------------------------------------------------------------
 # Which token the head reads
@@ -28,29 +27,14 @@ from spam_data import create_spam_loaders
 
 
 def real_tokens(ids):
-    """Which tokens belong to the message and not to the padding.
-
-    Args:
-        ids (torch.Tensor): token IDs, int64, shape (B, T), padded at the end.
-
-    Returns:
-        torch.Tensor: bool, shape (B, T). An empty message counts as one token.
-    """
+    """Which tokens belong to the message: IDs (B, T) -> bool (B, T). An empty message counts as one token."""
     real = ids != PAD_TOKEN_ID
     real[:, 0] = True
     return real
 
 
 def token_position(ids, token):
-    """Position of the token that is read: ``"first"``, ``"last"`` or ``"last real"``.
-
-    Args:
-        ids (torch.Tensor): token IDs, int64, shape (B, T).
-        token (str): which one.
-
-    Returns:
-        torch.Tensor: int64, shape (B,).
-    """
+    """Position of the ``"first"``, ``"last"`` or ``"last real"`` token: IDs (B, T) -> int64 (B,)."""
     if token == "last real":
         return real_tokens(ids).sum(dim=1) - 1
     return torch.full((len(ids),), {"first": 0, "last": ids.shape[1] - 1}[token], device=ids.device)
@@ -93,16 +77,7 @@ class BidirectionalAttention(MultiHeadAttention):
 def remove_causal_mask(model):
     """Let every block attend to all tokens; the weights stay as they are."""
     for block in model.trf_blocks:
-        old = block.att
-        block.att = BidirectionalAttention(
-            old.d_out,
-            old.d_out,
-            old.context_length,
-            old.dropout.p,
-            old.num_heads,
-            qkv_bias=old.W_query.bias is not None,
-        )
-        block.att.load_state_dict(old.state_dict())
+        block.att.__class__ = BidirectionalAttention  # the same layer with another forward pass
 
 
 # ---------------------------------------------------------------------------------
@@ -147,24 +122,18 @@ class LoRALinear(nn.Module):
 
 
 def add_lora(model, rank, alpha, on):
-    """Put a LoRA update beside the named linear layers of every block's attention.
+    """Put a LoRA update beside linear layers of a frozen model.
 
     Args:
         model (GPTModel): the model, frozen.
         rank (int), alpha (float): see :class:`LoRALinear`.
-        on (list of str): among ``W_query W_key W_value out_proj``.
+        on (list of str): names of layers, among ``W_query W_key W_value out_proj``; or the
+            str ``"every linear layer"``: those of attention and feed-forward part, and the head.
     """
-    for block in model.trf_blocks:
-        for layer in on:
-            setattr(block.att, layer, LoRALinear(getattr(block.att, layer), rank, alpha))
-
-
-def merge_lora(model):
-    """Replace every LoRA layer by one ordinary linear layer that computes the same."""
-    for block in model.trf_blocks:
-        for layer, module in list(block.att.named_children()):
-            if isinstance(module, LoRALinear):
-                setattr(block.att, layer, module.merged())
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear and (on == "every linear layer" or name in on):
+                setattr(module, name, LoRALinear(child, rank, alpha))
 
 
 # ---------------------------------------------------------------------------------
@@ -173,12 +142,7 @@ def merge_lora(model):
 
 
 def random_model(name, seed):
-    """GPT-2 before its pretraining: matrices with standard deviation 0.02, as Radford et al. start it.
-
-    Args:
-        name (str): a key of ``MODEL_CONFIGS``.
-        seed (int): seed of the random values.
-    """
+    """GPT-2 before its pretraining: matrices with standard deviation 0.02, as Radford et al. start it."""
     torch.manual_seed(seed)
     model = GPTModel(model_config(name))
     for parameter in model.parameters():
@@ -194,6 +158,9 @@ def unfreeze(model, settings):
         unfreeze_last_block(model)
     if layers == "last two blocks":
         model.trf_blocks[-2].requires_grad_(True)
+    if layers == "first block":
+        model.trf_blocks[0].requires_grad_(True)
+        model.final_norm.requires_grad_(True)
     if layers == "LoRA":
         add_lora(model, settings["lora_rank"], settings["lora_alpha"], settings["lora_on"])
     if layers == "all":
@@ -201,16 +168,9 @@ def unfreeze(model, settings):
 
 
 def build_model(settings, name, seed, models_dir=MODELS_DIR):
-    """Make the classifier of one row before its fine-tuning.
+    """Make the classifier of one row before its fine-tuning, on the CPU.
 
-    Args:
-        settings (dict): from :func:`settings_of`.
-        name (str): a key of ``MODEL_CONFIGS``.
-        seed (int): seed of everything random in the model: head, LoRA, random values.
-        models_dir (str or Path): folder for checkpoints.
-
-    Returns:
-        GPTModel: on the CPU; what is trained has ``requires_grad``.
+    ``seed`` decides everything random in it: head, LoRA, random values.
     """
     if settings["values"] == "random":
         model = random_model(name, seed)
@@ -246,18 +206,9 @@ def count_frozen_blocks(model):
 
 
 def block_at(block, x, position):
-    """Output of a transformer block at one position of each message.
+    """What ``block(x)`` gives at one position of each message: (B, T, C), int64 (B,) -> (B, 1, C).
 
-    The same numbers as ``block(x)`` at that position; the other positions give only their
-    keys and values.
-
-    Args:
-        block (TransformerBlock): the block.
-        x (torch.Tensor): its input, float, shape (B, T, C).
-        position (torch.Tensor): int64, shape (B,).
-
-    Returns:
-        torch.Tensor: float, shape (B, 1, C).
+    The other positions give only their keys and values.
     """
     (B, T, C), att = x.shape, block.att
     rows = torch.arange(B, device=x.device)
@@ -283,7 +234,7 @@ class TokenClassifier(nn.Module):
         model (GPTModel): the classifier.
         token (str): see :func:`pick_token`.
         memory (dict): filled with {message: output of the frozen blocks}. To share it, the
-            frozen blocks must be the same.
+            frozen blocks must be the same; see :func:`frozen_part`.
 
     Input: token IDs, int64, shape (B, T). Output: logits, float, shape (B, 1, 2): one
     position, so that the functions of notebook 07, which read the last, work unchanged.
@@ -311,54 +262,8 @@ class TokenClassifier(nn.Module):
         x = self.after_frozen_blocks(ids)
         trained = model.trf_blocks[self.frozen :]
         if self.token == "mean of real" or len(trained) == 0:
-            x = pick_token(model.final_norm(trained(x)), ids, self.token).unsqueeze(
-                1
-            )  # (B, T, C) -> (B, 1, C)
+            x = pick_token(model.final_norm(trained(x)), ids, self.token).unsqueeze(1)  # (B, 1, C)
         else:
             x = block_at(trained[-1], trained[:-1](x), token_position(ids, self.token))  # (B, 1, C)
             x = model.final_norm(x)
         return model.out_head(x)  # (B, 1, C) -> (B, 1, 2)
-
-
-# ---------------------------------------------------------------------------------
-# The messages of a row
-# ---------------------------------------------------------------------------------
-
-
-def pad(ids, padding, context_length):
-    """Pad one message anew.
-
-    Args:
-        ids (torch.Tensor): token IDs padded to the longest message, int64, shape (T,).
-        padding (str): ``"longest message"``, ``"full context"`` or ``"none"``.
-        context_length (int): length for ``"full context"``.
-
-    Returns:
-        torch.Tensor: int64; shape (T,), (context_length,) or (number of real tokens,).
-    """
-    if padding == "full context":
-        return F.pad(ids, (0, context_length - len(ids)), value=PAD_TOKEN_ID)
-    if padding == "none":
-        return ids[real_tokens(ids.unsqueeze(0))[0]]
-    return ids
-
-
-def create_loaders(data_file, padding="longest message", batch_size=8, context_length=1024):
-    """The loaders of notebook 01, with another padding or batch size.
-
-    Args:
-        data_file (str or Path): the messages.
-        padding (str): see :func:`pad`; ``"none"`` needs batches of one message.
-        batch_size (int): messages in a batch.
-        context_length (int): length for ``"full context"``.
-
-    Returns:
-        list of three DataLoader: training (shuffled, last incomplete batch dropped),
-        validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
-    """
-    loaders = []
-    for loader in create_spam_loaders(get_tokenizer(), data_file):
-        examples = [(pad(ids, padding, context_length), label) for ids, label in loader.dataset]
-        training = not loaders
-        loaders.append(DataLoader(examples, batch_size=batch_size, shuffle=training, drop_last=training))
-    return loaders

@@ -58,7 +58,7 @@ from fast_paths import (  # noqa: E402
     packed_for_inference,
 )
 from files import atomic_file  # noqa: E402
-from gpt_download import SAFETENSORS_FILE, download_and_load_gpt2  # noqa: E402
+from gpt_download import MAPPED_FILE, download_and_load_gpt2  # noqa: E402
 from previous_chapters import generate_text_simple, load_weights_into_gpt, model_config  # noqa: E402
 from tools.checkpoints import SETTINGS_124M, random_values, write_openai_folder  # noqa: E402
 
@@ -422,8 +422,8 @@ class Bench:
         )
 
     def first_load(self):
-        """A fresh process that finds the TensorFlow checkpoint and no safetensors copy."""
-        (self.models_dir / self.size / SAFETENSORS_FILE).unlink()
+        """A fresh process that finds the TensorFlow checkpoint and no mapped copy."""
+        (self.models_dir / self.size / MAPPED_FILE).unlink()
         run = run_fresh([LOAD_BOOK, self.setting["model"], self.models_dir])
         with torch.inference_mode():
             expected = self.book_model()(torch.tensor([[1, 2, 3]]))[0, -1, :100]

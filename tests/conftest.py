@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +14,13 @@ import edition  # noqa: F401 - it sets what PyTorch reads when it starts
 # isort: split
 import pytest
 import torch
+from web_server import WebServer
 
 import gpt_download
 from classification import add_classification_head, save_classifier
 from downloads import is_web_address
 from edition import get_tokenizer
+from files import why_not_writable
 from gpt_download import nest
 from previous_chapters import MODEL_CONFIGS, GPTModel
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
@@ -142,46 +142,36 @@ def run_python(tmp_path):
 
 
 # ---------------------------------------------------------------------------------
-# A web server
+# A folder that cannot be written
 # ---------------------------------------------------------------------------------
 
 
-class WebServer(ThreadingHTTPServer):
-    """Serves ``files``, and misbehaves where it is told to.
+@pytest.fixture
+def protect():
+    """A function that protects a folder from writing, also from a superuser where that is possible."""
+    undo = []
 
-    Attributes:
-        files (dict): {path: content in bytes}; any other path gets status 404.
-        failures (dict): {path: how many requests get status 500 first}.
-        cut (set): paths where the connection ends in the middle of the content.
-        requests (Counter): how often each path was asked for.
-    """
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.failures, self.cut, self.requests = {}, Counter(), set(), Counter()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        path, server = self.path, self.server
-        server.requests[path] += 1
-        if server.failures[path] > 0:
-            server.failures[path] -= 1
-            self.send_error(500)
-        elif path not in server.files:
-            self.send_error(404)
+    def protect(folder):
+        if os.name == "posix" and os.geteuid() == 0:
+            for options in (["--bind", folder], ["-o", "remount,ro,bind"]):
+                subprocess.run(["mount", *options, folder], capture_output=True)
+            undo.append(lambda: subprocess.run(["umount", folder], capture_output=True))
         else:
-            content = server.files[path]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2] if path in server.cut else content)
+            for path in [folder, *folder.rglob("*")]:
+                if path.is_dir():
+                    path.chmod(0o555)
+                    undo.append(lambda path=path: path.chmod(0o755))
+        if why_not_writable(folder) is None:
+            pytest.skip("No folder can be protected from this user.")
 
-    def log_message(self, *args):
-        pass
+    yield protect
+    for step in undo:
+        step()
+
+
+# ---------------------------------------------------------------------------------
+# A web server
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -189,6 +179,7 @@ def web_server():
     with WebServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
+        server.closing.set()
         server.shutdown()
 
 
@@ -203,6 +194,7 @@ def refuse(*args, **kwargs):
     raise RuntimeError("the network was used")
 
 socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
+sys.modules["tensorflow"] = None  # takes seconds; test_gpt_download.py compares what it reads
 from gpt_download import download_and_load_gpt2
 download_and_load_gpt2("10M", sys.argv[1])
 """

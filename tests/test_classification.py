@@ -34,7 +34,7 @@ from classification import (
 )
 from files import atomic_file
 from gpt_download import download_and_load_gpt2
-from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
+from previous_chapters import MODEL_CONFIGS, GPTModel, load_weights_into_gpt, model_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -133,25 +133,39 @@ def test_last_block_final_norm_and_head_are_trainable(model):
     assert others == {"final_norm", "out_head"} and others < names
 
 
-def test_pretrained_model_has_the_values_of_the_checkpoint(embedded_load):
+def test_pretrained_model_has_the_weights_that_loading_gives(embedded_load):
+    name, models_dir = "gpt2-mini (10M)", embedded_load.models_dir
+    state = torch.get_rng_state()
+    model = load_pretrained_model(name, models_dir)
+    assert torch.equal(torch.get_rng_state(), state)  # no random values first
+    expected = GPTModel(model_config(name))
+    load_weights_into_gpt(expected, download_and_load_gpt2("10M", models_dir)[1])
+    assert not model.training and str(model) == str(expected)
+    for (name, found), other in zip(model.named_parameters(), expected.parameters()):
+        assert torch.equal(found, other) and found.is_contiguous() and found.requires_grad, name
+
+
+def test_training_a_pretrained_model_changes_neither_its_file_nor_another_layer(embedded_load):
     model = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    _, params = download_and_load_gpt2("10M", embedded_load.models_dir)
-    assert torch.equal(model.tok_emb.weight, torch.from_numpy(params["wte"]))
-
-
-def test_classifier_is_built_in_evaluation_mode(embedded_load):
-    assert not build_classifier("gpt2-mini (10M)", embedded_load.models_dir).training
+    with torch.no_grad():
+        model.out_head.weight.zero_()
+        model.trf_blocks[0].ff.layers[0].weight.zero_()
+    assert model.tok_emb.weight.abs().sum() > 0
+    again = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
+    assert again.out_head.weight.abs().sum() > 0
+    assert again.trf_blocks[0].ff.layers[0].weight.abs().sum() > 0
 
 
 def test_classifier_is_built_the_same_each_time(embedded_load):
     first = build_classifier("gpt2-mini (10M)", embedded_load.models_dir)
     torch.rand(7)
     second = build_classifier("gpt2-mini (10M)", embedded_load.models_dir)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+    assert same_values(first, second)
+    assert not first.training and trainable(first) == 309_922
 
 
-def test_classifier_is_built_with_the_trainable_parameters(embedded_load):
-    assert trainable(build_classifier("gpt2-mini (10M)", embedded_load.models_dir)) == 309_922
+def same_values(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
 
 
 def test_unknown_model_is_named(tmp_path):
@@ -177,40 +191,25 @@ def test_batch_loss_carries_the_gradient(model, loader):
     assert model.out_head.weight.grad.abs().sum() > 0
 
 
+SOME_OR_ALL = pytest.mark.parametrize("num_batches, read", [(None, 3), (2, 2), (99, 3)])
+
+
+@SOME_OR_ALL
 @torch.no_grad()
-def test_loader_loss_is_the_mean_of_the_batch_losses(model, loader):
-    losses = [calc_loss_batch(texts, labels, model, CPU).item() for texts, labels in loader]
-    assert calc_loss_loader(loader, model, CPU) == pytest.approx(sum(losses) / 3)
-
-
-@torch.no_grad()
-def test_loader_loss_of_some_batches(model, loader):
-    losses = [calc_loss_batch(texts, labels, model, CPU).item() for texts, labels in loader]
-    assert calc_loss_loader(loader, model, CPU, num_batches=2) == pytest.approx(sum(losses[:2]) / 2)
-
-
-@torch.no_grad()
-def test_loss_of_more_batches_than_there_are_is_that_of_all(model, loader):
-    assert calc_loss_loader(loader, model, CPU, num_batches=99) == calc_loss_loader(loader, model, CPU)
+def test_loader_loss_is_the_mean_of_the_batch_losses(model, loader, num_batches, read):
+    losses = [calc_loss_batch(texts, labels, model, CPU).item() for texts, labels in loader][:read]
+    assert calc_loss_loader(loader, model, CPU, num_batches) == pytest.approx(sum(losses) / read)
 
 
 def test_loss_of_an_empty_loader_is_nan(model, empty_loader):
     assert math.isnan(calc_loss_loader(empty_loader, model, CPU))
 
 
-def test_accuracy_is_the_share_of_right_answers(model, loader):
-    assert calc_accuracy_loader(loader, always(model, 1), CPU) == 0.5
-
-
-def test_accuracy_of_some_batches(model, loader):
-    batches = [DataLoader(loader.dataset[i : i + 4], batch_size=4) for i in (0, 4)]
-    expected = sum(calc_accuracy_loader(batch, model, CPU) for batch in batches) / 2
-    assert calc_accuracy_loader(loader, model, CPU, num_batches=2) == expected
-
-
-def test_accuracy_of_more_batches_than_there_are_is_that_of_all(model, loader):
-    expected = calc_accuracy_loader(loader, model, CPU)
-    assert calc_accuracy_loader(loader, model, CPU, num_batches=99) == expected
+@SOME_OR_ALL
+def test_accuracy_is_the_share_of_right_answers(model, loader, num_batches, read):
+    labels = torch.cat([labels for _, labels in list(loader)[:read]])
+    found = calc_accuracy_loader(loader, always(model, 1), CPU, num_batches)
+    assert found == labels.sum().item() / len(labels)
 
 
 def test_accuracy_counts_an_incomplete_batch_by_its_examples(model):
@@ -224,14 +223,11 @@ def test_accuracy_of_an_empty_loader_is_an_error(model, empty_loader):
         calc_accuracy_loader(empty_loader, model, CPU)
 
 
-def test_accuracy_leaves_the_model_in_evaluation_mode(model, loader):
-    calc_accuracy_loader(loader, model.train(), CPU)
-    assert not model.training
-
-
-def test_loss_leaves_the_mode_of_the_model(model, loader):
+def test_accuracy_leaves_the_model_in_evaluation_mode_and_loss_in_its_own(model, loader):
     calc_loss_loader(loader, model.train(), CPU)
     assert model.training
+    calc_accuracy_loader(loader, model, CPU)
+    assert not model.training
 
 
 # ---------------------------------------------------------------------------------
@@ -351,10 +347,6 @@ def fine_tune_tiny(model, loader, monkeypatch):
     return run
 
 
-def same_values(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
-
-
 def test_fine_tuning_has_the_published_settings_and_draws(fine_tune_tiny, model):
     tuned, (train_loader, val_loader, _), history = fine_tune_tiny()
     torch.manual_seed(123)
@@ -408,7 +400,7 @@ def test_loading_draws_no_random_numbers(saved):
 def test_failed_saving_leaves_the_former_file(saved, model, monkeypatch):
     before = saved.read_bytes()
 
-    def fail(path, arrays, metadata):
+    def fail(path, *others):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
@@ -535,7 +527,7 @@ import os, signal, sys
 import classification
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 
-def killed(path, arrays, metadata):
+def killed(path, *others):
     path.write_bytes(b"half")
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
@@ -626,28 +618,19 @@ def read_by(model, tokenizer):
     return run
 
 
-def test_text_is_read_without_padding(read_by):
-    assert read_by("Do you have time") == [5211, 345, 423, 640]
-
-
-def test_text_is_padded_to_the_length_asked_for(read_by):
-    assert read_by("Do you have time", max_length=6) == [5211, 345, 423, 640, 50256, 50256]
-
-
-def test_padding_token_can_be_chosen(read_by):
-    assert read_by("Do you have time", max_length=5, pad_token_id=0) == [5211, 345, 423, 640, 0]
-
-
-def test_text_is_cut_to_the_length_asked_for(read_by):
-    assert read_by("Do you have time", max_length=2) == [5211, 345]
-
-
-def test_text_beyond_the_context_is_cut(read_by):
-    assert len(read_by("time " * 100)) == 16
-
-
-def test_empty_text_is_read_as_one_padding_token(read_by):
-    assert read_by("") == [50256]
+@pytest.mark.parametrize(
+    "text, arguments, ids",
+    [
+        ("Do you have time", {}, [5211, 345, 423, 640]),  # no padding
+        ("Do you have time", {"max_length": 6}, [5211, 345, 423, 640, 50256, 50256]),
+        ("Do you have time", {"max_length": 5, "pad_token_id": 0}, [5211, 345, 423, 640, 0]),
+        ("Do you have time", {"max_length": 2}, [5211, 345]),  # cut
+        (" time" * 100, {}, [640] * 16),  # cut to the context
+        ("", {}, [50256]),
+    ],
+)
+def test_text_is_padded_and_cut(read_by, text, arguments, ids):
+    assert read_by(text, **arguments) == ids
 
 
 def test_end_of_text_is_ordinary_text(read_by, tokenizer):

@@ -1,11 +1,25 @@
-"""downloads.py: a file is fetched whole and right, or not at all. A real web server on this machine."""
+"""A file is fetched whole and right, or not at all; and the tokenizer, edition.py, needs no network."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from web_server import Answer
 
 import downloads
+import edition
 from downloads import DownloadError, fetch_file, join_source
 
-CONTENT = bytes(range(256)) * 4000  # a megabyte
+ROOT = Path(__file__).resolve().parents[1]
+CONTENT = bytes(range(256)) * 200  # fifty kilobytes
+CACHED = [  # the names under which tiktoken looks for the two files
+    hashlib.sha1(f"{edition.TOKENIZER_URL}/{name}".encode()).hexdigest() for name in edition.TOKENIZER_FILES
+]
 
 
 def accept(path):
@@ -32,75 +46,34 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_comes_over_http(web_server, target):
+@pytest.mark.parametrize("content", [CONTENT, b""])
+@pytest.mark.parametrize("place", ["web", "folder"])
+def test_a_file_comes_from_the_web_or_from_a_folder(web_server, tmp_path, target, place, content):
+    web_server.files["/original"] = content
+    (tmp_path / "original").write_bytes(content)
+    source = f"{web_server.url}/original" if place == "web" else tmp_path / "original"
+    fetch_file(target, [source], accept, way_on="")
+    assert target.read_bytes() == content
+
+
+PROBLEMS = {
+    "missing": Answer(status=404),
+    "cut": Answer(cut_after=len(CONTENT) // 2, version=None),
+    "wrong": Answer(content=b"something else"),
+}
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_where_all_sources_fail_all_is_as_it_was(web_server, target, problem, before):
     web_server.files["/file.bin"] = CONTENT
-    fetch_file(target, [f"{web_server.url}/file.bin"], accept, way_on="")
-    assert target.read_bytes() == CONTENT
-
-
-def test_a_file_comes_from_a_folder(tmp_path, target):
-    (tmp_path / "original").write_bytes(CONTENT)
-    fetch_file(target, [tmp_path / "original"], accept, way_on="")
-    assert target.read_bytes() == CONTENT
-
-
-def test_an_empty_file_is_a_file(web_server, target):
-    web_server.files["/file.bin"] = b""
-    fetch_file(target, [f"{web_server.url}/file.bin"], accept, way_on="")
-    assert target.read_bytes() == b""
-
-
-def test_after_404_the_next_source_is_tried(web_server, target):
-    web_server.files["/second"] = CONTENT
-    fetch_file(target, [f"{web_server.url}/first", f"{web_server.url}/second"], accept, way_on="")
-    assert target.read_bytes() == CONTENT
-
-
-def test_a_server_error_is_tried_again(web_server, target):
-    web_server.files["/file.bin"] = CONTENT
-    web_server.failures["/file.bin"] = 1
-    fetch_file(target, [f"{web_server.url}/file.bin"], accept, way_on="")
-    assert web_server.requests["/file.bin"] == 2
-
-
-def test_after_a_cut_connection_the_next_source_is_tried(web_server, target):
-    web_server.files |= {"/first": CONTENT, "/second": CONTENT}
-    web_server.cut.add("/first")
-    fetch_file(target, [f"{web_server.url}/first", f"{web_server.url}/second"], accept, way_on="")
-    assert target.read_bytes() == CONTENT
-
-
-def test_after_wrong_content_the_next_source_is_tried(web_server, target):
-    web_server.files |= {"/first": b"something else", "/second": CONTENT}
-    sources = [f"{web_server.url}/first", f"{web_server.url}/second"]
-    fetch_file(target, sources, accept_only_content, way_on="")
-    assert target.read_bytes() == CONTENT
-
-
-def test_nothing_but_the_file_is_left(web_server, target):
-    web_server.files |= {"/first": b"something else", "/second": CONTENT}
-    sources = [f"{web_server.url}/first", f"{web_server.url}/second"]
-    fetch_file(target, sources, accept_only_content, way_on="")
-    assert names_in(target.parent) == ["file.bin"]
-
-
-@pytest.mark.parametrize("problem", ["missing", "cut", "wrong"])
-def test_where_all_sources_fail_nothing_is_left(web_server, target, problem):
-    if problem != "missing":
-        web_server.files["/file.bin"] = CONTENT if problem == "cut" else b"something else"
-    if problem == "cut":
-        web_server.cut.add("/file.bin")
+    web_server.always["/file.bin"] = PROBLEMS[problem]
+    target.parent.mkdir()
+    if before:
+        target.write_bytes(before)
     with pytest.raises(DownloadError):
         fetch_file(target, [f"{web_server.url}/file.bin"], accept_only_content, way_on="")
-    assert names_in(target.parent) == []
-
-
-def test_a_file_that_stands_there_survives_a_failure(web_server, target):
-    target.parent.mkdir()
-    target.write_bytes(b"old")
-    with pytest.raises(DownloadError):
-        fetch_file(target, [f"{web_server.url}/file.bin"], accept, way_on="")
-    assert target.read_bytes() == b"old"
+    assert [path.read_bytes() for path in target.parent.iterdir()] == ([before] if before else [])
 
 
 def test_the_error_lists_each_source_with_its_reason_and_the_way_on(web_server, tmp_path, target):
@@ -118,3 +91,159 @@ def test_the_error_lists_each_source_with_its_reason_and_the_way_on(web_server, 
 def test_a_web_address_and_a_folder_are_joined_in_their_own_way(tmp_path):
     assert join_source("http://127.0.0.1/base/", "124M", "file") == "http://127.0.0.1/base/124M/file"
     assert join_source(tmp_path, "124M", "file") == str(tmp_path / "124M" / "file")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_on(tmp_path, protect, exists):
+    (tmp_path / "book" / "data").mkdir(parents=True)
+    protect(tmp_path / "book")
+    folder = tmp_path / "book" / ("data" if exists else "other")
+    with pytest.raises(DownloadError) as error:
+        fetch_file(folder / "file.bin", [ROOT / "README.md"], accept, way_on="Take the embedded one.")
+    assert str(error.value).startswith(f"Could not get file.bin: {folder} cannot be written (")
+    assert str(error.value).endswith("run it there.\nTake the embedded one.")
+
+
+def make_links(folder, names, precious):
+    precious.write_bytes(b"precious")
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).symlink_to(precious)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs a privilege there")
+def test_no_link_is_followed_when_a_file_is_written(web_server, tmp_path, target):
+    make_links(target.parent, ["file.bin", ".file.bin.copy", "file.bin.part"], tmp_path / "precious")
+    (tmp_path / "original").write_bytes(CONTENT)
+    web_server.files["/file.bin"] = CONTENT
+    for source in (tmp_path / "original", f"{web_server.url}/file.bin"):
+        fetch_file(target, [source], accept, way_on="")
+        assert target.read_bytes() == CONTENT and not target.is_symlink()
+        assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+# ---------------------------------------------------------------------------------
+# The tokenizer's files
+# ---------------------------------------------------------------------------------
+
+WITHOUT_NETWORK = """
+import importlib, os, socket, sys
+
+def refuse(*args, **kwargs):
+    raise RuntimeError("the network was used")
+
+socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
+"""
+ENCODE = f"""{WITHOUT_NETWORK}
+import {{module}}, tiktoken
+print(tiktoken.get_encoding("gpt2").encode("Every effort moves you"))
+"""
+ENCODED = "[6109, 3626, 6100, 345]\n"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder that TIKTOKEN_CACHE_DIR names; it does not exist."""
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_every_module_of_the_book_brings_the_tokenizer_along(run_python):
+    modules = sorted(path.stem for path in ROOT.glob("*.py"))
+    code = f"""{WITHOUT_NETWORK}
+from tiktoken.load import read_file_cached  # what tiktoken.get_encoding("gpt2") calls for each of the two
+for module in {modules}:
+    for name in {modules}:
+        sys.modules.pop(name, None)
+    os.environ.pop("TIKTOKEN_CACHE_DIR", None)
+    try:
+        importlib.import_module(module)
+        for name in ("vocab.bpe", "encoder.json"):
+            read_file_cached("{edition.TOKENIZER_URL}/" + name)
+        print(module)
+    except Exception as error:
+        print(module, error)
+"""
+    assert len(modules) >= 13
+    assert run_python("-c", code).stdout.split("\n") == [*modules, ""]
+
+
+@pytest.mark.parametrize("state", ["missing", "empty", "damaged", "cut", "folders", "not set"])
+def test_whatever_is_in_the_cache_the_tokenizer_needs_no_network(run_python, cache, state):
+    if state != "missing":
+        cache.mkdir()
+    for name, file in zip(CACHED, edition.TOKENIZER_FILES):
+        if state == "damaged":
+            (cache / name).write_bytes(b"<html>not found</html>")
+        elif state == "cut":
+            (cache / name).write_bytes((edition.ASSETS / "10M" / file).read_bytes()[:-1])
+        elif state == "folders":  # nobody can put the files there: others are used
+            (cache / name / "full").mkdir(parents=True)
+    process = run_python(
+        "-c", ENCODE.format(module="edition"), TIKTOKEN_CACHE_DIR="" if state == "not set" else str(cache)
+    )
+    assert process.stdout == ENCODED, process.stderr
+    if state not in ("folders", "not set"):
+        assert names_in(cache) == sorted(CACHED)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="making links needs a privilege there")
+def test_no_link_is_followed_when_the_tokenizer_files_are_written(cache, tmp_path):
+    names = [name for cached in CACHED for name in (cached, f".{cached}.copy", f"{cached}.part")]
+    make_links(cache, names, tmp_path / "precious")
+    edition.provide_tokenizer_files()
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert not any((cache / name).is_symlink() for name in CACHED)
+
+
+def test_a_relative_cache_serves_after_a_change_of_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "cache")
+    edition.provide_tokenizer_files()
+    assert os.environ["TIKTOKEN_CACHE_DIR"] == str(tmp_path / "cache")
+
+
+def test_several_processes_fill_one_cache_at_once(cache):
+    cache.mkdir()
+    (cache / CACHED[0]).write_bytes(b"damaged")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ENCODE.format(module="edition")]
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [process.communicate(timeout=120)[0] for process in started] == [ENCODED] * 4
+    assert names_in(cache) == sorted(CACHED)
+
+
+def test_a_read_only_copy_of_the_book_has_its_tokenizer_and_its_model(tmp_path, run_python, protect):
+    """A fresh copy: neither ``.cache`` nor ``gpt2`` is there, and neither can be made."""
+    book = tmp_path / "book"
+    shutil.copytree(ROOT / "assets" / "10M", book / "assets" / "10M")
+    for module in ROOT.glob("*.py"):
+        shutil.copy(module, book)
+    (tmp_path / "tmp").mkdir()
+    protect(book)
+    code = ENCODE.format(module="gpt_download") + (
+        "sys.modules['tensorflow'] = None\n"
+        "print(gpt_download.download_and_load_gpt2('10M', 'gpt2')[1]['wpe'].shape)"
+    )
+    process = run_python(
+        "-c", code, cwd=book, PYTHONPATH=str(book), TIKTOKEN_CACHE_DIR="", TMPDIR=str(tmp_path / "tmp")
+    )
+    encoded, note, shape = process.stdout.splitlines()
+    assert (f"{encoded}\n", shape) == (ENCODED, "(1024, 160)"), process.stderr
+    assert note.startswith(f"{Path('gpt2', '10M')} cannot be written (") and note.endswith("into memory.")
+    assert names_in(tmp_path / "tmp") == []  # what was put there is gone
+
+
+def test_where_nothing_can_be_written_the_error_names_the_folders_and_the_way_on(cache, monkeypatch, protect):
+    cache.mkdir()
+    protect(cache)
+
+    monkeypatch.setattr(edition, "ROOT", cache)
+    monkeypatch.setattr(tempfile, "tempdir", str(cache))
+    with pytest.raises(OSError) as error:
+        edition.provide_tokenizer_files()
+    assert "Set TIKTOKEN_CACHE_DIR to one that you may write" in str(error.value)
+    assert str(cache) in str(error.value) and str(cache / ".cache") in str(error.value)

@@ -39,15 +39,43 @@ CASES_02 = {
 
 
 # 03
-CASES_03 = {}
+C_ATTN = torch.arange(12.0).view(2, 6)
+CASES_03 = {
+    "03-1": (309_280, [307_200, 308_640, 309_281, 10_060_960, "12 C²"], {"settings": {"n_embd": 160}}),
+    "03-2": (
+        C_ATTN,
+        [torch.cat([C_ATTN[:, i : i + 2].T for i in (0, 2, 4)], dim=1), C_ATTN.T, 0.5],
+        {"w": C_ATTN},
+    ),
+    "03-3": (False, [True, "no"], {}),
+}
 
 
 # 04
-CASES_04 = {}
+FIVE = {  # the empty message scores 0.2
+    "scores": np.array([0.1, 0.3, 0.3, 0.3, 0.1]),
+    "is_spam": np.array([False, True, False, True, False]),
+    "yes_and_no": lambda texts: [(0.1, 0.4) for _ in texts],
+}
+
+CASES_04 = {
+    "04-1": ([9950, 149], [[10_000, 150], [10_050, 150], [9950, 150], [5000, 149], [149, 9950], 149], {}),
+    "04-2": (4.0, [2.0, 1.41, 0.25, "more"], {}),
+    "04-3": (80.0, [60.0, 50.0, 20.0, "a coin"], FIVE),
+}
 
 
 # 05
-CASES_05 = {}
+HEAD = torch.nn.Linear(3, 2)
+CLASSIFIER = torch.nn.ModuleDict({"body": torch.nn.Linear(5, 3), "head": HEAD})
+CLASSIFIER.out_head = HEAD
+OUTPUTS = torch.tensor([[[0.5, -0.5], [1.0, 3.0]]])
+CASES_05 = {
+    "05-1": (8, [6, 26, 2], {"model": CLASSIFIER}),
+    "05-2": ((4, 2), [(3, 2), (1, 4, 2), (2, 4)], {}),
+    "05-3": ([-1.0, 2.0], [[1.0, -2.0], [-1.0, 1.9], [-1.0]], {"outputs": OUTPUTS}),
+    "05-4": ({"!", '"'}, [{"Do", " time"}, {"!"}], {}),
+}
 
 
 # 06
@@ -55,7 +83,14 @@ CASES_06 = {}
 
 
 # 07
-CASES_07 = {}
+LABELS = torch.tensor([0, 0, 0, 1])
+SCORES = {"logits": torch.tensor([[0.0, 2.0]] * 4), "labels": LABELS}  # losses 2.1269 and 0.1269
+CASES_07 = {
+    "07-1": (0.75, [0.25, 75, 0.7], {"labels": LABELS}),
+    "07-2": (1.1269, [1.6269, 2.2539, 0.1269], SCORES),
+    "07-3": (0.1941, [0.5, 0.2, 0.8059], {"share": 0.1941}),
+    "07-4": (475, [2500, 95, 48], {}),
+}
 
 
 # 08

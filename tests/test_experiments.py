@@ -1,321 +1,96 @@
-"""The rows of the experiments: what each one changes, trains and reads, and how results are kept."""
+"""Running the rows: the search for a rate, resuming, and how results are kept, shown and tested."""
 
-import copy
 import json
+import math
+import multiprocessing
 import sys
 
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from torch.utils.data import DataLoader, Subset
 
 import experiments
-from classification import add_classification_head, calc_loss_batch, freeze_all_layers
-from edition import PAD_TOKEN_ID
+import message_sets
+import trials
+from classification import (
+    build_classifier,
+    calc_accuracy_loader,
+    fine_tuning_settings,
+    train_classifier_simple,
+)
 from experiments import (
     BASE,
+    CURVE_ROWS,
     EXPERIMENTS,
+    NOTES,
+    PAIRS,
     PUBLISHED_KEYS,
     SEEDS,
-    accuracy_interval,
-    best_on_validation,
-    choose_learning_rate,
-    load_results,
+    Place,
     results_table,
-    run_majority,
     run_row,
-    run_tf_idf,
-    save_entry,
     settings_of,
-    spam_margin,
     summarise,
 )
-from previous_chapters import GPTModel
+from message_sets import choose_subset, create_loaders
+from records import key_of, load_predictions, load_results, save_entry, save_predictions
 from reference_results import RESULTS
-from spam_data import SAMPLE_FILE
-from variants import (
-    LoRALinear,
-    TokenClassifier,
-    build_model,
-    count_frozen_blocks,
-    count_trainable,
-    create_loaders,
-    merge_lora,
-    pad,
-    pick_token,
-    random_model,
-    remove_causal_mask,
-    unfreeze,
-)
+from spam_data import SAMPLE_FILE, create_spam_loaders
+from trials import best_on_validation, choose_learning_rate, fine_tune_row, has_converged, training_cost
 
 CPU = torch.device("cpu")
 EMBEDDED = "gpt2-mini (10M)"
-CONFIG = {
-    "vocab_size": 50257,
-    "context_length": 16,
-    "emb_dim": 8,
-    "n_heads": 2,
-    "n_layers": 3,
-    "drop_rate": 0.0,
-    "qkv_bias": True,
-}
 FINE_TUNED = [row for row in EXPERIMENTS if settings_of(row)["method"] == "fine-tuning"]
 HERE = [row for row in FINE_TUNED if "model" not in EXPERIMENTS[row]]  # rows of the chosen model
 BASELINES = [row for row in EXPERIMENTS if row not in FINE_TUNED]
 
-IDS = torch.tensor([[5, 6, 7, 8, PAD_TOKEN_ID, PAD_TOKEN_ID], [9, 10, 11, 12, 13, 14], [PAD_TOKEN_ID] * 6])
-
-
-def language_model(seed=1):
-    """A tiny GPT-2 with random values that reads GPT-2's token IDs."""
-    torch.manual_seed(seed)
-    return GPTModel(CONFIG).eval()
-
-
-def classifier_of(row):
-    """The tiny model as a row changes it."""
-    model, settings = language_model(), settings_of(row)
-    if not settings["causal_mask"]:
-        remove_causal_mask(model)
-    freeze_all_layers(model)
-    add_classification_head(model)
-    unfreeze(model, settings)
-    return model, settings["token"]
-
-
-def trained_parts(model):
-    """{"head", "norm", "embeddings", 0, 1, 2}: which parts of the tiny model have trainable parameters."""
-    names = {"out_head": "head", "final_norm": "norm", "tok_emb": "embeddings", "pos_emb": "embeddings"}
-    parts = [name.split(".") for name, value in model.named_parameters() if value.requires_grad]
-    return {int(p[1]) if p[0] == "trf_blocks" else names[p[0]] for p in parts}
-
 
 # ---------------------------------------------------------------------------------
-# Which token
+# One training
 # ---------------------------------------------------------------------------------
+
+
+def test_base_row_is_the_recipe_of_notebook_08(embedded_load, tokenizer, monkeypatch):
+    """One recipe, one number: the row's short cuts and looks change neither order nor result."""
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    models_dir = embedded_load.models_dir
+    loaders = create_spam_loaders(tokenizer, SAMPLE_FILE)
+    few = Subset(loaders[0].dataset, choose_subset(len(loaders[0].dataset), 208, 0))
+    loaders = [DataLoader(few, batch_size=8, shuffle=True, drop_last=True), *loaders[1:]]
+    model = build_classifier(EMBEDDED, models_dir)
+    torch.manual_seed(123)
+    optimizer = torch.optim.AdamW(model.parameters(), **fine_tuning_settings(EMBEDDED))
+    train_classifier_simple(model, *loaders[:2], optimizer, CPU, num_epochs=3, eval_freq=50, eval_iter=5)
+    expected = [calc_accuracy_loader(loader, model, CPU) for loader in loaders]
+    settings, ours = {**settings_of("last-token"), "epochs": 3}, create_loaders(SAMPLE_FILE, subset=(208, 0))
+    _, run = fine_tune_row(settings, EMBEDDED, ours, 123, 1e-3, CPU, models_dir=models_dir)
+    assert [run[name] for name in ("training", "validation", "test")] == expected
+    z, _ = run["answers"]["test"]
+    with torch.no_grad():
+        logits = torch.cat([model(ids)[:, -1] for ids, _ in loaders[2]])
+    assert np.allclose(z, logits[:, 1] - logits[:, 0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    "token, expected", [("first", [0, 0, 0]), ("last", [5, 5, 5]), ("last real", [3, 5, 0])]
+    "accuracy, loss, converged",
+    [(0.9, 0.3, True), (0.5, 0.3, False), (0.9, 0.7, False), (0.9, None, False)],
 )
-def test_token_is_taken_from_its_position(token, expected):
-    outputs = torch.arange(6.0).repeat(3, 1).unsqueeze(-1)  # at each position its number
-    assert pick_token(outputs, IDS, token).squeeze(-1).tolist() == expected
+def test_training_has_converged_when_it_beats_the_constant_answer(accuracy, loss, converged):
+    assert has_converged(accuracy, loss, [0, 1, 0, 1]) is converged  # constant: 50 %, loss log 2 = 0.693
 
 
-def test_mean_leaves_the_padding_out():
-    outputs = torch.arange(6.0).repeat(3, 1).unsqueeze(-1)
-    assert pick_token(outputs, IDS, "mean of real").squeeze(-1).tolist() == [1.5, 2.5, 0]
+def test_all_spam_or_all_ham_has_nothing_to_beat():
+    assert has_converged(1.0, 0.0, [1, 1]) is False
 
 
-def test_each_message_keeps_its_own_outputs():
-    outputs = torch.rand(3, 6, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(pick_token(outputs, IDS, "last real")[1], outputs[1, 5])
-
-
-# ---------------------------------------------------------------------------------
-# Causal mask
-# ---------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def first_output_changes_with_the_last_token(model):
-    other = IDS.clone()
-    other[:, -1] = 99
-    return not torch.allclose(model(IDS)[:, 0], model(other)[:, 0], atol=1e-6)
-
-
-def test_first_token_sees_the_future_only_without_the_mask():
-    model = language_model()
-    assert not first_output_changes_with_the_last_token(model)
-    remove_causal_mask(model)
-    assert first_output_changes_with_the_last_token(model)
-
-
-def test_removing_the_mask_leaves_the_weights():
-    model = language_model()
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    remove_causal_mask(model)
-    assert {name for name, _ in model.named_parameters()} == set(before)
-    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
-
-
-# ---------------------------------------------------------------------------------
-# LoRA
-# ---------------------------------------------------------------------------------
-
-
-def with_lora():
-    model, _ = classifier_of("lora")
-    return model
-
-
-def lora_layers(model):
-    return [module for module in model.modules() if isinstance(module, LoRALinear)]
-
-
-@torch.no_grad()
-def test_lora_starts_as_the_model_without_it():
-    plain, _ = classifier_of("head-only")
-    assert torch.equal(with_lora()(IDS), plain(IDS))
-
-
-def test_lora_trains_its_two_matrices_and_the_head_alone():
-    model = with_lora()
-    before = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-    for _ in range(2):  # A has a gradient once B has left zero
-        optimizer.zero_grad()
-        calc_loss_batch(IDS, torch.tensor([0, 1, 0]), model, CPU).backward()
-        optimizer.step()
-    changed = {
-        name.split(".")[-1] if ".att." in name else name
-        for (name, new), old in zip(model.named_parameters(), before.parameters())
-        if not torch.equal(new, old)
-    }
-    assert changed == {"A", "B", "out_head.weight", "out_head.bias"}
-
-
-def test_lora_has_two_thin_matrices_for_each_layer():
-    rank, C = EXPERIMENTS["lora"]["lora_rank"], CONFIG["emb_dim"]
-    layers = CONFIG["n_layers"] * len(EXPERIMENTS["lora"]["lora_on"])
-    assert count_trainable(with_lora()) == layers * 2 * rank * C + 2 * C + 2
-
-
-@torch.no_grad()
-def test_merged_lora_gives_the_same_outputs_without_extra_layers():
-    model = with_lora()
-    start = model(IDS)
-    for layer in lora_layers(model):
-        layer.B.normal_(generator=torch.Generator().manual_seed(0))
-    expected = model(IDS)
-    assert (expected - start).abs().max() > 1e-3
-    merge_lora(model)
-    assert lora_layers(model) == []
-    assert torch.allclose(model(IDS), expected, atol=1e-5)
-
-
-def test_rank_of_zero_is_named():
-    with pytest.raises(ValueError, match="rank is 0"):
-        LoRALinear(torch.nn.Linear(3, 4), rank=0, alpha=1)
-
-
-# ---------------------------------------------------------------------------------
-# Layers and starting values
-# ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "row, parts, frozen",
-    [
-        ("head-only", {"head"}, 3),
-        ("last-token", {"head", "norm", 2}, 2),
-        ("last-two-blocks", {"head", "norm", 2, 1}, 1),
-        ("lora", {"head", 0, 1, 2}, 0),
-        ("all-layers", {"head", "norm", 0, 1, 2, "embeddings"}, 0),
-    ],
-)
-def test_row_trains_its_layers(row, parts, frozen):
-    model, _ = classifier_of(row)
-    assert trained_parts(model) == parts
-    assert count_frozen_blocks(model) == frozen
-
-
-def test_random_values_depend_on_the_seed_alone():
-    first, same, other = (random_model(EMBEDDED, seed) for seed in (1, 1, 2))
-    assert torch.equal(first.tok_emb.weight, same.tok_emb.weight)
-    assert not torch.equal(first.tok_emb.weight, other.tok_emb.weight)
-    assert first.tok_emb.weight.std().item() == pytest.approx(0.02, rel=0.01)
-
-
-def test_seed_decides_the_head(embedded_load):
-    first, other = (
-        build_model(settings_of("last-token"), EMBEDDED, seed, embedded_load.models_dir) for seed in (1, 2)
+def test_loss_that_is_not_finite_is_none():
+    assert trials.score(np.array([math.nan, 1]), np.array([1, 1]))[1] is None
+    assert trials.score(np.array([2.0, -1]), np.array([1, 1])) == (
+        0.5,
+        pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(1))) / 2),
     )
-    assert not torch.equal(first.out_head.weight, other.out_head.weight)
-    assert torch.equal(first.tok_emb.weight, other.tok_emb.weight)
-
-
-# ---------------------------------------------------------------------------------
-# The short cuts change nothing
-# ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("row", HERE)
-def test_short_cut_gives_the_logits_of_the_plain_model(row):
-    model, token = classifier_of(row)
-    with torch.no_grad():
-        logits = TokenClassifier(model, token)(IDS)
-        assert logits.shape == (3, 1, 2)
-        assert torch.allclose(logits[:, 0], pick_token(model(IDS), IDS, token), atol=1e-6)
-
-
-@pytest.mark.parametrize("token", ["first", "last real", "mean of real"])
-def test_short_cut_lets_any_token_see_the_future_without_the_mask(token):
-    model, _ = classifier_of("no-causal-mask")
-    with torch.no_grad():
-        logits = TokenClassifier(model, token)(IDS)[:, 0]
-        assert torch.allclose(logits, pick_token(model(IDS), IDS, token), atol=1e-6)
-
-
-@pytest.mark.parametrize("row", HERE)
-def test_short_cut_gives_the_gradients_of_the_plain_model(row):
-    plain, token = classifier_of(row)
-    short, labels = copy.deepcopy(plain), torch.tensor([0, 1, 0])
-    torch.nn.functional.cross_entropy(pick_token(plain(IDS), IDS, token), labels).backward()
-    classifier = TokenClassifier(short, token)
-    for _ in range(2):  # the second time from memory
-        short.zero_grad()
-        calc_loss_batch(IDS, labels, classifier, CPU).backward()
-    for (name, a), b in zip(plain.named_parameters(), short.parameters()):
-        assert (a.grad is None) == (b.grad is None), name
-        assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-6), name
-
-
-def test_frozen_blocks_read_each_message_once():
-    model, token = classifier_of("last-token")
-    read = []
-    model.trf_blocks[0].register_forward_hook(lambda module, inputs, output: read.append(len(inputs[0])))
-    classifier = TokenClassifier(model, token)
-    for batch in (IDS[:2], IDS, IDS):
-        classifier(batch)
-    assert read == [2, 1]
-
-
-# ---------------------------------------------------------------------------------
-# Messages
-# ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "padding, expected",
-    [
-        ("longest message", IDS[0].tolist()),
-        ("none", [5, 6, 7, 8]),
-        ("full context", [5, 6, 7, 8] + 6 * [PAD_TOKEN_ID]),
-    ],
-)
-def test_message_is_padded(padding, expected):
-    assert pad(IDS[0], padding, context_length=10).tolist() == expected
-
-
-def test_empty_message_without_padding_is_one_token():
-    assert pad(IDS[2], "none", 10).tolist() == [PAD_TOKEN_ID]
-
-
-def test_loaders_give_the_batches_of_notebook_01(tokenizer, sample_loaders):
-    for ours, theirs in zip(create_loaders(SAMPLE_FILE), sample_loaders):
-        for loader in (ours, theirs):
-            torch.manual_seed(5)
-            loader.batches = [(ids.tolist(), labels.tolist()) for ids, labels in loader]
-        assert ours.batches == theirs.batches
-
-
-@torch.no_grad()
-def test_last_real_token_is_the_last_one_without_padding():
-    """In a causal model the padding behind a message changes nothing before it."""
-    model, _ = classifier_of("last-token")
-    padded = pick_token(model(IDS), IDS, "last real")
-    alone = [model(pad(ids, "none", 16).unsqueeze(0))[0, -1] for ids in IDS]
-    assert torch.allclose(padded, torch.stack(alone), atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------
@@ -323,28 +98,14 @@ def test_last_real_token_is_the_last_one_without_padding():
 # ---------------------------------------------------------------------------------
 
 
-def result(rate, accuracy, loss):
-    return {"learning_rate": rate, "validation": accuracy, "validation_loss": loss}
-
-
-@pytest.mark.parametrize(
-    "losses, expected, best",
-    [
-        ({1: 0.5, 2: 0.1, 3: 0.5}, [2, 1, 3], 2),
-        ({1: 0.5, 2: 0.4, 3: 0.3, 4: 0.2}, [2, 1, 3, 4], 4),
-        ({1: 0.2, 2: 0.4, 3: 0.5}, [2, 1, 3], 1),
-    ],
-)
-def test_learning_rate_is_searched_until_its_neighbours_are_worse(losses, expected, best):
-    tried = []
-
-    def run(rate):
-        tried.append(rate)
-        return result(rate, 0.9, losses[rate])
-
-    chosen, results = choose_learning_rate(run, (1, 2, 3, 4), 2, num_messages=100)
-    assert (tried, chosen["learning_rate"]) == (expected, best)
-    assert [r["learning_rate"] for r in results] == sorted(tried)
+def result(rate, accuracy, loss, seed=1, converged=True):
+    return {
+        "learning_rate": rate,
+        "validation": accuracy,
+        "validation_loss": loss,
+        "seed": seed,
+        "converged": converged,
+    }
 
 
 @pytest.mark.parametrize("num_messages, best", [(50, 1), (5000, 2)])
@@ -354,36 +115,15 @@ def test_lower_loss_decides_only_where_the_accuracy_cannot(num_messages, best):
     assert best_on_validation(results, num_messages)["learning_rate"] == best
 
 
-# ---------------------------------------------------------------------------------
-# Baselines
-# ---------------------------------------------------------------------------------
-
-SETS = [
-    (10 * ["win a prize", "win money now", "see you soon", "lunch at one", "see you"], 10 * [1, 1, 0, 0, 0]),
-    (["win money", "see you at lunch"], [1, 0]),
-    (["a prize", "money", "soon", "win"], [1, 1, 0, 1]),
-]
+def test_rate_is_accepted_only_if_its_seeds_converge():
+    tried = [result(1, 0.8, 0.5), result(1, 0.8, 0.5, 2), result(2, 0.9, 0.1), result(2, 0.9, None, 2, False)]
+    assert choose_learning_rate(tried, 100) == 1
+    assert choose_learning_rate(tried[2:], 100) == 2  # no rate has: the choice is made all the same
 
 
-def test_majority_class_is_that_of_the_training_set():
-    assert run_majority(SETS) == {"training": 0.6, "validation": 0.5, "test": 0.25}
-
-
-def test_tf_idf_learns_words():
-    result = run_tf_idf(SETS)
-    assert (result["training"], result["validation"]) == (1, 1)
-    words = {word for text in SETS[0][0] for word in text.split() if len(word) > 1}
-    assert result["trainable_parameters"] == len(words) + 1
-
-
-def test_margin_is_the_difference_of_two_log_probabilities(tokenizer):
-    model = language_model()
-    model.pos_emb = torch.nn.Embedding(64, CONFIG["emb_dim"])
-    ids = torch.tensor([tokenizer.encode(experiments.PROMPT.format(text="win"))])
-    with torch.no_grad():
-        log_probabilities = torch.log_softmax(model(ids)[0, -1], dim=-1)
-    expected = log_probabilities[18084] - log_probabilities[8891]  # " spam", " ham"
-    assert spam_margin("win", model, CPU) == pytest.approx(expected.item(), abs=1e-5)
+def test_rate_is_chosen_by_the_mean_over_its_seeds():
+    tried = [result(1, 0.9, 0.1), result(1, 0.5, 0.9, 2), result(2, 0.8, 0.3), result(2, 0.8, 0.3, 2)]
+    assert choose_learning_rate(tried, 1000) == 2
 
 
 # ---------------------------------------------------------------------------------
@@ -395,22 +135,25 @@ def test_margin_is_the_difference_of_two_log_probabilities(tokenizer):
 def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
     """A function that runs a row for one epoch on 24 messages; its results are kept in a folder of the test.
 
-    Attributes: ``path``, the file of the results, and ``trainings``, the list of
-    (seed, learning rate) of all trainings.
+    Attributes: ``where``, the Place, and ``trainings``, the list of (seed, learning rate) of all trainings.
     """
     words = ["win", "prize", "cash", "free", "lunch", "home", "soon", "tea", "call", "mum", "text", "now"]
-    lines = [f"spam\t{word} claim your reward" for word in words] + [f"ham\t{word} then" for word in words]
+    lines = [f"spam\t{word} claim your reward" for word in words]
+    lines += [f"ham\t{word} then" for word in words] + ["ham\tleft over"]
     (tmp_path / "messages.tsv").write_text("\n".join(lines) + "\n")
-    monkeypatch.setattr(experiments, "find_spam_file", lambda data: tmp_path / "messages.tsv")
-    monkeypatch.setattr(experiments, "learning_rates", lambda name: ((1e-3,), 1e-3))
+    for module in (experiments, message_sets):
+        monkeypatch.setattr(module, "find_spam_file", lambda data: tmp_path / "messages.tsv")
+    monkeypatch.setattr(message_sets, "DISGUISED_FILE", tmp_path / "none.tsv")
+    monkeypatch.setattr(experiments, "LADDER", (1e-4, 1e-3))
     monkeypatch.setitem(BASE, "epochs", 1)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
 
-    def run(row, seeds=SEEDS, **arguments):
-        return run_row(
-            row, EMBEDDED, "sample", seeds, "cpu", run.path, models_dir=run.models_dir, **arguments
-        )
+    def run(row, seeds=(123,), again=False):
+        return run_row(row, run.where, seeds, again)
 
-    run.path, run.models_dir, run.trainings = tmp_path / "results.json", embedded_load.models_dir, []
+    run.where = Place(EMBEDDED, "sample", "cpu", tmp_path / "results", embedded_load.models_dir)
+    run.rows, run.trainings = tmp_path / "results" / "rows.json", []
+    run.answers = tmp_path / "results" / "predictions" / "10M-sample.npz"
     fine_tune = experiments.fine_tune_row
 
     def noted(settings, name, loaders, seed, learning_rate, *arguments):
@@ -422,60 +165,150 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
 
 
 @pytest.mark.parametrize("row", HERE + BASELINES)
-def test_row_runs_and_is_stored(tiny_data, row):
-    entry = tiny_data(row, seeds=[123])
-    assert load_results(tiny_data.path)[EMBEDDED]["sample"][row] == json.loads(json.dumps(entry))
+def test_row_runs_and_is_stored_with_its_answers(tiny_data, row):
+    entry = tiny_data(row)
+    assert load_results(tiny_data.rows)[EMBEDDED]["sample"][row] == json.loads(json.dumps(entry))
     assert entry["messages"] == [16, 2, 6]
-    (result,) = entry["per_seed"]
-    assert all(0 <= result[name] <= 1 for name in ("training", "validation", "test"))
-    assert result["seed"] == (123 if row in HERE else None)
+    (run,) = entry["per_seed"]
+    assert all(0 <= run[name] <= 1 for name in ("training", "validation", "test"))
+    assert run["seed"] == (123 if row in [*HERE, "frozen-random"] else None)
+    arrays = load_predictions(tiny_data.answers)
+    for name in ("validation", "test"):
+        z, labels = arrays[key_of(row, run, name)], arrays[f"labels/{name}"]
+        assert (z.dtype, labels.dtype) == (np.float16, np.uint8)
+        assert np.mean((z > 0) == labels) == pytest.approx(run[name])
+    for name in ("left-over ham", "other collection", "look-alikes", "spaces"):
+        assert (key_of(row, run, name) in arrays) == (row in experiments.USED_ROWS)
+
+
+def test_every_rate_is_tried_with_two_seeds_then_every_seed_runs(tiny_data):
+    entry = tiny_data("head-only", SEEDS)
+    search = [(seed, rate) for seed in SEEDS[:2] for rate in (1e-4, 1e-3)]
+    tried = [(run["seed"], run["learning_rate"]) for run in entry["tried"]]
+    failed = {run["learning_rate"] for run in entry["tried"] if not run["converged"] and run["seed"] == 123}
+    assert tried == [(seed, rate) for seed, rate in search if seed == 123 or rate not in failed]
+    assert {run["seed"] for run in entry["per_seed"]} == set(SEEDS)
+    assert {run["learning_rate"] for run in entry["per_seed"]} == {entry["learning_rate"]}
+    assert len(tiny_data.trainings) == len(set(tiny_data.trainings))  # none twice
 
 
 def test_what_is_stored_is_not_run_again(tiny_data):
     first = tiny_data("head-only")
-    assert tiny_data.trainings == [(123, 1e-3), (124, 1e-3), (125, 1e-3)]
+    count = len(tiny_data.trainings)
     assert tiny_data("head-only") == json.loads(json.dumps(first))
-    assert len(tiny_data.trainings) == 3
+    assert len(tiny_data.trainings) == count
 
 
-def test_interrupted_run_goes_on_where_it_stopped(tiny_data, monkeypatch):
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_interrupted_run_goes_on_where_it_stopped(tiny_data, monkeypatch, stop):
+    monkeypatch.setattr(experiments, "has_converged", lambda *_: True, raising=False)
+    whole = tiny_data("head-only", (123, 124, 125), again=True)
+    expected, tiny_data.trainings[:] = list(tiny_data.trainings), []
     noted = experiments.fine_tune_row
 
     def interrupted(*arguments):
-        if len(tiny_data.trainings) == 2:
+        if len(tiny_data.trainings) == stop:
             raise KeyboardInterrupt
         return noted(*arguments)
 
-    monkeypatch.setattr(experiments, "fine_tune_row", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        tiny_data("head-only")
-    monkeypatch.setattr(experiments, "fine_tune_row", noted)
-    entry = tiny_data("head-only")
-    assert [seed for seed, _ in tiny_data.trainings] == [123, 124, 125]
-    assert [result["seed"] for result in entry["per_seed"]] == [123, 124, 125]
+    if stop < len(expected):
+        monkeypatch.setattr(experiments, "fine_tune_row", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_data("head-only", (123, 124, 125), again=True)
+        monkeypatch.setattr(experiments, "fine_tune_row", noted)
+        entry = tiny_data("head-only", (123, 124, 125))
+        assert tiny_data.trainings == expected
+        assert [run["test"] for run in entry["per_seed"]] == [run["test"] for run in whole["per_seed"]]
 
 
-def test_row_runs_again_when_asked_to_or_when_its_settings_changed(tiny_data, monkeypatch):
-    tiny_data("head-only", seeds=[123])
-    tiny_data("head-only", seeds=[123], again=True)
-    monkeypatch.setitem(BASE, "weight_decay", 0.2)
-    tiny_data("head-only", seeds=[123])
-    assert len(tiny_data.trainings) == 3
+def test_row_runs_again_when_asked_to_or_when_settings_or_messages_changed(tiny_data, monkeypatch, tmp_path):
+    tiny_data("majority")
+    before = load_predictions(tiny_data.answers)
+    counts = []
+    run_baseline = experiments.run_baseline
+    monkeypatch.setattr(experiments, "run_baseline", lambda *a: counts.append(1) or run_baseline(*a))
+    tiny_data("majority")
+    assert len(counts) == 0
+    tiny_data("majority", again=True)
+    assert load_predictions(tiny_data.answers).keys() == before.keys()
+    monkeypatch.setitem(EXPERIMENTS, "majority", {"method": "majority class", "new": 1})
+    tiny_data("majority")
+    with open(tmp_path / "messages.tsv", "a") as file:
+        file.write("ham\tone more\n")
+    tiny_data("majority")
+    assert len(counts) == 3
 
 
-def test_given_learning_rate_is_taken_without_a_search(tiny_data):
-    entry = tiny_data("head-only", seeds=[123], learning_rate=0.5)
-    assert tiny_data.trainings == [(123, 0.5)]
-    assert entry["learning_rate"] == 0.5
+def test_new_messages_of_the_other_collection_are_answered(tiny_data, monkeypatch):
+    tiny_data("tf-idf")
+    sets = message_sets.read_other_sets("sample")
+    monkeypatch.setattr(experiments, "read_other_sets", lambda data: {**sets, "polite": (["dear you"], [1])})
+    entry = tiny_data("tf-idf")
+    assert key_of("tf-idf", entry["per_seed"][0], "polite") in load_predictions(tiny_data.answers)
 
 
-def test_same_seed_gives_the_same_result(tiny_data):
-    first, again = (tiny_data("last-token", seeds=[124], again=True)["per_seed"][0] for _ in range(2))
-    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+def test_lost_answers_are_made_again(tiny_data):
+    tiny_data("tf-idf")
+    tiny_data.answers.unlink()
+    tiny_data("tf-idf")
+    assert "tf-idf/-/-/test" in load_predictions(tiny_data.answers)
+
+
+def test_point_of_a_curve_tries_the_neighbours_of_the_rows_rate(tiny_data, monkeypatch):
+    monkeypatch.setattr(experiments, "LADDER", (1e-5, 1e-4, 1e-3, 1e-2))
+    monkeypatch.setattr(experiments, "CURVE_STEPS", 3)
+    chosen = tiny_data("head-only", SEEDS[:2])["learning_rate"]
+    tiny_data.trainings.clear()
+    first, second = tiny_data("head-only@8#0"), tiny_data("head-only@8#1")
+    i = experiments.LADDER.index(chosen)
+    neighbours = experiments.LADDER[max(i - 1, 0) : i + 2]
+    assert tiny_data.trainings == [(123, rate) for rate in neighbours] + [(124, first["learning_rate"])]
+    assert first["messages"] == [8, 2, 6] and first["settings"]["epochs"] == 3
+    assert second["learning_rate"] == first["learning_rate"]
+    folder = tiny_data.where.folder
+    assert set(load_results(folder / "curve.json")[EMBEDDED]["sample"]) == {"head-only@8#0", "head-only@8#1"}
+    arrays = load_predictions(folder / "predictions" / "10M-sample-curve.npz")
+    assert key_of("head-only@8#1", second["per_seed"][0], "test") in arrays
+
+
+def test_few_messages_get_as_many_steps():
+    for n, epochs in ((32, 50), (64, 25), (128, 13), (256, 7), (512, 5), (1024, 5)):
+        assert settings_of(f"last-token@{n}#2")["epochs"] == epochs
+    assert settings_of("tf-idf@32#0")["messages"] == 32
+
+
+def test_rows_share_what_the_same_frozen_blocks_gave():
+    where = Place(EMBEDDED, "sample")
+    memory = where.memory_for(settings_of("last-token"), 123)
+    for row, same in (("last-real-token", True), ("head-only", False), ("last-token@32#0", False)):
+        assert (where.memory_for(settings_of(row), 124) is memory) == same
+    random_blocks = where.memory_for(settings_of("random-last-block"), 123)
+    assert where.memory_for(settings_of("random-last-block"), 124) is not random_blocks
+
+
+def test_cost_grows_with_the_trained_layers_and_is_of_the_plain_model(embedded_load, sample_loaders):
+    costs = {
+        row: training_cost(settings_of(row), EMBEDDED, sample_loaders[0], embedded_load.models_dir, steps=1)
+        for row in ("head-only", "last-token", "all-layers")
+    }
+    operations = [cost["operations"] for cost in costs.values()]
+    T = sample_loaders[0].dataset.max_length
+    forward = 6 * (2 * T * 12 * 160**2 + 4 * T * T * 160) + 2 * T * 160 * 2  # blocks, attention, head
+    assert operations[0] == pytest.approx(forward, rel=0.02)
+    assert forward < operations[1] < operations[2]
+    assert operations[2] == pytest.approx(3 * forward, rel=0.05)
+    assert all(cost["seconds"] > 0 for cost in costs.values())
+    if sys.platform == "linux":
+        assert all(cost["megabytes"] >= cost["megabytes_before"] > 10 for cost in costs.values())
+
+
+# ---------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------
 
 
 def test_saving_an_entry_keeps_the_others(tmp_path):
-    path = tmp_path / "results" / "experiments.json"
+    path = tmp_path / "results" / "rows.json"
     for key in [
         ("a", "uci", "x"),
         ("a", "uci", "y"),
@@ -483,17 +316,73 @@ def test_saving_an_entry_keeps_the_others(tmp_path):
         ("b", "uci", "x"),
         ("a", "uci", "x"),
     ]:
-        save_entry({"is": "/".join(key)}, *key, path)
-    assert load_results(path) == {
-        "a": {"uci": {"x": {"is": "a/uci/x"}, "y": {"is": "a/uci/y"}}, "sample": {"x": {"is": "a/sample/x"}}},
-        "b": {"uci": {"x": {"is": "b/uci/x"}}},
+        save_entry({"settings": "/".join(key), "per_seed": []}, *key, path)
+    stored = load_results(path)
+    assert {
+        (m, d, r): e["settings"] for m, ds in stored.items() for d, rs in ds.items() for r, e in rs.items()
+    } == {("a", "uci", "x"): "a/uci/x", ("a", "uci", "y"): "a/uci/y"} | {
+        ("a", "sample", "x"): "a/sample/x",
+        ("b", "uci", "x"): "b/uci/x",
     }
 
 
-def test_damaged_results_are_named(tmp_path):
-    (tmp_path / "results.json").write_text('{"gpt2')
-    with pytest.raises(ValueError, match="results.json is not valid JSON.*delete it"):
-        load_results(tmp_path / "results.json")
+def write_entries(path, name):
+    for i in range(40):
+        save_entry({"settings": {}, "per_seed": []}, name, "uci", f"row {i}", path)
+        save_predictions({f"{name}/{i}": np.zeros(3)}, path.with_suffix(".npz"))
+
+
+def test_two_writers_lose_nothing(tmp_path):
+    path = tmp_path / "rows.json"
+    writers = [
+        multiprocessing.get_context("spawn").Process(target=write_entries, args=(path, n)) for n in "ab"
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [len(load_results(path)[name]["uci"]) for name in "ab"] == [40, 40]
+    assert len(load_predictions(path.with_suffix(".npz"))) == 80
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ('{"gpt2', "is not valid JSON"),
+        ("", "is not valid JSON"),
+        ("[1, 2]", "holds no results"),
+        ('{"a": 1}', "holds no results"),
+        ('{"a": {"uci": {"row": {"accuracy": 1}}}}', "holds no results"),
+        ('{"a": {"uci": {"row": [1]}}}', "holds no results"),
+    ],
+)
+def test_damaged_or_foreign_results_are_named(tmp_path, content, words):
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(ValueError, match=f"rows.json {words}.*delete it"):
+        load_results(tmp_path / "rows.json")
+    with pytest.raises(ValueError, match=f"rows.json {words}"):
+        save_entry({"settings": {}, "per_seed": []}, "a", "uci", "row", tmp_path / "rows.json")
+    assert (tmp_path / "rows.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive"])
+def test_damaged_answers_are_named(tmp_path, content):
+    (tmp_path / "10M-uci.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="10M-uci.npz is damaged"):
+        load_predictions(tmp_path / "10M-uci.npz")
+
+
+def test_result_that_is_no_json_is_refused_and_nothing_is_lost(tmp_path):
+    save_entry({"settings": {}, "per_seed": []}, "a", "uci", "row", tmp_path / "rows.json")
+    before = (tmp_path / "rows.json").read_text()
+    with pytest.raises(ValueError):
+        save_entry({"settings": {}, "per_seed": [math.inf]}, "a", "uci", "row", tmp_path / "rows.json")
+    assert (tmp_path / "rows.json").read_text() == before
+
+
+# ---------------------------------------------------------------------------------
+# Command line
+# ---------------------------------------------------------------------------------
 
 
 def test_unknown_row_is_named():
@@ -506,24 +395,66 @@ def test_unknown_row_is_named():
 @pytest.fixture
 def command_line(monkeypatch):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["experiments.py", *arguments])
+        monkeypatch.setattr(sys, "argv", ["experiments.py", *map(str, arguments)])
         experiments.main()
 
     return run
 
 
-def test_command_line_names_an_unknown_row(command_line, capsys):
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["middle-token"], "unknown row 'middle-token'; choose one of: all, report, last-token"),
+        (["all", "--again"], "for one row, not for all"),
+        (["report", "--learning-rate", "0.1"], "for one row, not for report"),
+        *[
+            (["head-only", f"--learning-rate={rate}"], f"'{rate}' is not a learning rate")
+            for rate in ("inf", "nan", "0", "-1e-3", "fast")
+        ],
+    ],
+)
+def test_command_line_says_what_is_wrong_with_an_argument(command_line, capsys, arguments, words):
     with pytest.raises(SystemExit):
-        command_line("middle-token")
-    assert "unknown row 'middle-token'; choose one of: all, last-token" in capsys.readouterr().err
+        command_line(*arguments)
+    assert words in capsys.readouterr().err
 
 
 def test_command_line_says_what_is_wrong_with_the_results(command_line, tmp_path):
-    (tmp_path / "results.json").write_text("")
-    with pytest.raises(SystemExit, match="experiments.py: .*results.json is not valid JSON"):
-        command_line(
-            "head-only", "--model", EMBEDDED, "--data", "sample", "--results", f"{tmp_path}/results.json"
-        )
+    (tmp_path / "rows.json").write_text("")
+    with pytest.raises(SystemExit, match="experiments.py: .*rows.json is not valid JSON"):
+        command_line("head-only", "--model", EMBEDDED, "--data", "sample", "--results", tmp_path)
+
+
+def test_unknown_model_in_the_environment_is_named_and_not_stored(command_line, monkeypatch, tmp_path):
+    monkeypatch.setenv("CHOOSE_MODEL", "nonsense")
+    with pytest.raises(
+        SystemExit, match="experiments.py: Unknown model 'nonsense'. Choose one of: gpt2-mini"
+    ):
+        command_line("majority", "--data", "sample", "--results", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_rate_is_trained_and_not_stored(command_line, tiny_data, capsys, monkeypatch):
+    monkeypatch.chdir(tiny_data.where.models_dir.parent)
+    arguments = [
+        "--model",
+        EMBEDDED,
+        "--data",
+        "sample",
+        "--device",
+        "cpu",
+        "--results",
+        tiny_data.where.folder,
+    ]
+    stored = tiny_data("head-only")
+    tiny_data.trainings.clear()
+    command_line("head-only", "--seeds", 123, "--learning-rate", "0.5", *arguments)
+    out = capsys.readouterr().out
+    assert tiny_data.trainings == [(123, 0.5)]
+    assert "learning rate 0.5" in out and "Not stored" in out
+    assert load_results(tiny_data.rows)[EMBEDDED]["sample"]["head-only"] == json.loads(json.dumps(stored))
+    with pytest.raises(SystemExit, match="majority trains no model"):
+        command_line("majority", "--learning-rate", "0.5", *arguments)
 
 
 def test_list_names_each_row_and_what_it_changes(command_line, capsys):
@@ -533,27 +464,50 @@ def test_list_names_each_row_and_what_it_changes(command_line, capsys):
     assert "padding = none, batch_size = 1" in lines[list(EXPERIMENTS).index("no-padding")]
 
 
-def test_all_runs_every_row_but_models_that_are_not_here(command_line, capsys, monkeypatch, tmp_path):
-    ran = []
-    result = dict.fromkeys(("training", "validation", "test", "seconds"), 0.5)
-    entry = {"per_seed": [result], "trainable_parameters": 7}
+def test_all_runs_rows_costs_and_curves_but_models_that_are_not_here(
+    command_line, capsys, monkeypatch, tmp_path
+):
+    ran, measured = [], []
+    run = dict.fromkeys(("training", "validation", "test", "seconds"), 0.5) | {"seed": 1, "converged": False}
+    entry = {"per_seed": [run], "trainable_parameters": 7}
     monkeypatch.setattr(experiments, "run_row", lambda row, *_, **__: ran.append(row) or entry)
+    monkeypatch.setattr(experiments, "measure_cost", lambda row, _: measured.append(row))
     monkeypatch.chdir(tmp_path)
-    command_line("all", "--model", EMBEDDED, "--data", "sample")
-    assert ran == HERE + BASELINES
-    assert (
-        "size-355M             not run: gpt2-medium (355M) is not on this machine" in capsys.readouterr().out
-    )
+    command_line("all", "--model", EMBEDDED, "--data", "sample", "--results", tmp_path)
+    assert ran[: len(HERE + BASELINES)] == HERE + BASELINES
+    assert ran[len(HERE + BASELINES) :] == [
+        f"{row}@{n}#{k}" for row in CURVE_ROWS for n in (32, 64, 128, 256, 512, 1024) for k in (0, 1, 2)
+    ]
+    assert measured == HERE
+    out = capsys.readouterr().out
+    assert "size-355M             not run: gpt2-medium (355M) is not on this machine" in out
+    assert "DID NOT CONVERGE: seed 1" in out
+
+
+def test_two_runs_share_the_work(monkeypatch, tmp_path):
+    """What another process is at is done by that one; here it finishes while this one does the rest."""
+    ran = []
+    (tmp_path / "running").mkdir()
+    lock = FileLock(tmp_path / "running" / ".10M-sample-majority.lock")  # as another process would
+    lock.acquire()
+
+    def run(row, *_):
+        ran.append(row)
+        if row == "tf-idf":
+            lock.release()
+        result = dict.fromkeys(("training", "validation", "test", "seconds"), 0.5)
+        return {"per_seed": [result], "trainable_parameters": 7, "settings": {}}
+
+    monkeypatch.setattr(experiments, "run_row", run)
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {row: EXPERIMENTS[row] for row in ("majority", "tf-idf")})
+    monkeypatch.setattr(experiments, "CURVE_ROWS", ())
+    experiments.run_jobs([Place(EMBEDDED, "sample", folder=tmp_path)], SEEDS)
+    assert ran == ["tf-idf", "majority"]
 
 
 # ---------------------------------------------------------------------------------
-# Tables and intervals
+# Tables
 # ---------------------------------------------------------------------------------
-
-
-def test_interval_is_that_of_wilson():
-    low, high = accuracy_interval(95, 100)  # Wilson (1927): (p + z²/2n ± z·sqrt(pq/n + z²/4n²)) / (1 + z²/n)
-    assert (low, high) == pytest.approx((0.88825, 0.97846), abs=1e-5)
 
 
 def test_summary_has_mean_and_range_in_percent():
@@ -562,8 +516,8 @@ def test_summary_has_mean_and_range_in_percent():
 
 
 def test_table_has_the_stored_rows_in_their_order():
-    result = {"seed": 123, "training": 1.0, "validation": 0.5, "test": 0.25, "seconds": 2.0}
-    entry = {"per_seed": [result], "trainable_parameters": 7, "frozen_blocks_seconds": 3.0}
+    run = {"seed": 123, "training": 1.0, "validation": 0.5, "test": 0.25, "seconds": 2.0}
+    entry = {"per_seed": [run], "trainable_parameters": 7, "frozen_blocks_seconds": 3.0}
     results = {
         EMBEDDED: {"uci": {"tf-idf": entry, "last-token": entry}},
         "gpt2-medium (355M)": {"uci": {"size-355M": entry}},
@@ -574,49 +528,26 @@ def test_table_has_the_stored_rows_in_their_order():
     assert len(results_table(results, "gpt2-small (124M)", "uci")) == 1  # the size has its own model
 
 
-def test_published_rows_exist():
+def test_rows_of_the_other_tables_exist():
     published = RESULTS["experiments_test_accuracy_percent"]
-    assert set(PUBLISHED_KEYS) <= set(EXPERIMENTS)
     assert set(PUBLISHED_KEYS.values()) == set(published) - {"about"}
+    for rows in (
+        PUBLISHED_KEYS,
+        NOTES,
+        experiments.USED_ROWS,
+        CURVE_ROWS,
+        {row for pair in PAIRS for row in pair},
+    ):
+        assert set(rows) <= set(EXPERIMENTS)
+    compared = {row for row, _ in PAIRS}
+    assert set(HERE) - {"last-token"} <= compared
 
 
-# ---------------------------------------------------------------------------------
-# The stored results
-# ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("data", ["sample", "uci"])
-@pytest.mark.parametrize("row", HERE + BASELINES)
-def test_row_of_the_embedded_checkpoint_is_stored_for_the_present_setting(row, data):
-    entry = load_results()[EMBEDDED][data][row]
-    assert entry["settings"] == settings_of(row)
-    assert entry["messages"] == {"sample": [513, 73, 148], "uci": [1045, 149, 300]}[data]
-
-
-@pytest.mark.parametrize("row", HERE)
-def test_stored_number_of_trainable_parameters_is_that_of_the_code(row, embedded_load):
-    model = build_model(settings_of(row), EMBEDDED, 123, embedded_load.models_dir)
-    for data in ("sample", "uci"):
-        assert load_results()[EMBEDDED][data][row]["trainable_parameters"] == count_trainable(model)
-
-
-@pytest.mark.parametrize("data", ["sample", "uci"])
-@pytest.mark.parametrize("row", HERE)
-def test_stored_learning_rate_was_chosen_on_validation_data(row, data):
-    entry = load_results()[EMBEDDED][data][row]
-    assert {result["learning_rate"] for result in entry["per_seed"]} == {entry["learning_rate"]}
-    assert [result["seed"] for result in entry["per_seed"]] == list(experiments.SEEDS)
-    tried = {result["learning_rate"]: result for result in entry["tried"]}
-    ladder, start = experiments.learning_rates(EMBEDDED)
-    best, results = choose_learning_rate(tried.__getitem__, ladder, start, entry["messages"][1])
-    assert (best["learning_rate"], results) == (entry["learning_rate"], entry["tried"])
-
-
-def test_stored_result_can_be_reproduced(embedded_load, tokenizer):
-    """The stored results belong to the present checkpoint, messages and code."""
-    entry = load_results()[EMBEDDED]["sample"]["head-only"]
-    settings, rate = settings_of("head-only"), entry["learning_rate"]
-    loaders, models_dir = create_loaders(SAMPLE_FILE), embedded_load.models_dir
-    _, result = experiments.fine_tune_row(settings, EMBEDDED, loaders, 123, rate, CPU, models_dir=models_dir)
-    for name in ("training", "validation", "test"):
-        assert result[name] == pytest.approx(entry["per_seed"][0][name], abs=0.02)
+def test_published_settings_that_differ_are_noted():
+    assert set(NOTES) >= {"lora-wide", "mean-token", "random-values", "size-355M"}
+    assert EXPERIMENTS["lora-wide"] == {
+        "layers": "LoRA",
+        "lora_rank": 16,
+        "lora_alpha": 16,
+        "lora_on": "every linear layer",
+    }

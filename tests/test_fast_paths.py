@@ -29,12 +29,9 @@ from fast_paths import (
     packed_for_inference,
     read_tokens,
 )
-from gpt_download import download_and_load_gpt2
 from previous_chapters import (
     GPTModel,
     generate_text_simple,
-    load_weights_into_gpt,
-    model_config,
     text_to_token_ids,
 )
 
@@ -69,14 +66,17 @@ def model():
     return random_model()
 
 
-@pytest.fixture
-def classifier():
-    """A tiny classifier whose last block, final norm and head are trainable."""
-    model = random_model()
+def classifier_of(model):
     freeze_all_layers(model)
     add_classification_head(model)
     unfreeze_last_block(model)
     return model
+
+
+@pytest.fixture
+def classifier():
+    """A tiny classifier whose last block, final norm and head are trainable."""
+    return classifier_of(random_model())
 
 
 @pytest.fixture
@@ -89,37 +89,6 @@ def loader():
 @pytest.fixture(scope="module")
 def pretrained(embedded_load):
     return load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-
-
-# ---------------------------------------------------------------------------------
-# Loading
-# ---------------------------------------------------------------------------------
-
-
-def test_mapped_model_has_the_weights_that_loading_gives(embedded_load):
-    name, models_dir = "gpt2-mini (10M)", embedded_load.models_dir
-    model, expected = load_pretrained_model(name, models_dir), GPTModel(model_config(name))
-    load_weights_into_gpt(expected, download_and_load_gpt2("10M", models_dir)[1])
-    assert not model.training and str(model) == str(expected)
-    for (name, found), other in zip(model.named_parameters(), expected.parameters()):
-        assert torch.equal(found, other) and found.is_contiguous() and found.requires_grad, name
-
-
-def test_training_a_mapped_model_changes_neither_its_file_nor_another_layer(embedded_load):
-    model = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    with torch.no_grad():
-        model.out_head.weight.zero_()
-        model.trf_blocks[0].ff.layers[0].weight.zero_()
-    assert model.tok_emb.weight.abs().sum() > 0
-    again = load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    assert again.out_head.weight.abs().sum() > 0
-    assert again.trf_blocks[0].ff.layers[0].weight.abs().sum() > 0
-
-
-def test_mapped_model_draws_no_random_number(embedded_load):
-    state = torch.get_rng_state()
-    load_pretrained_model("gpt2-mini (10M)", embedded_load.models_dir)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # ---------------------------------------------------------------------------------
@@ -136,22 +105,12 @@ def test_last_token_logits_equal_the_plain_ones(model, shape):
     torch.testing.assert_close(last_token_logits(model, ids), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("changes", [{"n_layers": 1}, {"qkv_bias": False}, {"num_classes": 2}], ids=str)
 @torch.no_grad()
-def test_last_token_logits_of_a_classifier(classifier):
-    ids = random_ids(3, 7)
-    torch.testing.assert_close(last_token_logits(classifier, ids), classifier(ids)[:, -1, :])
-
-
-@torch.no_grad()
-def test_last_token_logits_of_a_model_with_one_block():
-    model = random_model(n_layers=1)
-    torch.testing.assert_close(last_token_logits(model, random_ids(2, 9)), model(random_ids(2, 9))[:, -1, :])
-
-
-@torch.no_grad()
-def test_last_token_logits_of_a_model_without_bias():
-    model = random_model(qkv_bias=False)
-    torch.testing.assert_close(last_token_logits(model, random_ids(2, 9)), model(random_ids(2, 9))[:, -1, :])
+def test_last_token_logits_of_other_models(changes):
+    model = classifier_of(random_model()) if "num_classes" in changes else random_model(**changes)
+    ids = random_ids(2, 9)
+    torch.testing.assert_close(last_token_logits(model, ids), model(ids)[:, -1, :])
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import sys
 import weakref
@@ -10,7 +9,9 @@ import weakref
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from web_server import Answer
 
+import downloads
 import edition
 import gpt_download
 from downloads import DownloadError
@@ -19,16 +20,14 @@ from gpt_download import (
     DATA_FILE,
     FILES,
     INDEX_FILE,
+    MAPPED_FILE,
     SAFETENSORS_FILE,
-    SHA256_FILE,
-    TENSORS_FILE,
-    count_parameters,
+    SETTINGS_FILE,
+    VERIFIED_FILE,
     download_and_load_gpt2,
+    expected_shapes,
     provide_file,
-    read_settings,
-    read_tensorflow_checkpoint,
-    write_safetensors,
-    write_tensorflow_checkpoint,
+    tensorflow_tensors,
 )
 from tools.checkpoints import (
     SETTINGS_10M,
@@ -40,25 +39,53 @@ from tools.checkpoints import (
     settings_of,
     write_hugging_face_file,
     write_openai_folder,
+    write_tensorflow_checkpoint,
 )
+
+TABLES = (gpt_download.SHA256_FILE, gpt_download.TENSORS_FILE)
+SETTINGS = {
+    "10M": SETTINGS_10M,
+    "124M": SETTINGS_124M,
+    "355M": settings_of(1024, 24, 16),
+    "774M": settings_of(1280, 36, 20),
+    "1558M": settings_of(1600, 48, 25),
+}
 
 
 def same_values(a, b):
     """Whether two checkpoints {name: array} are equal bit for bit."""
-    return a.keys() == b.keys() and all(
-        a[name].dtype == b[name].dtype
-        and a[name].shape == b[name].shape
-        and a[name].tobytes() == b[name].tobytes()
-        for name in a
-    )
+    parts = [{name: (v.dtype, v.shape, v.tobytes()) for name, v in values.items()} for values in (a, b)]
+    return parts[0] == parts[1]
+
+
+def load(models_dir, size="355M"):
+    """The values of a checkpoint, {name: array}."""
+    return flatten(download_and_load_gpt2(size, models_dir)[1])
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-4])
 
 
+def change(path, position=5000):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def zero_values(path):
+    """What a copy with holes looks like: the header is right, and all values are 0."""
+    content = path.read_bytes()
+    length = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(content[:length] + bytes(len(content) - length))
+
+
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return {path.name for path in folder.iterdir()}
+
+
+def count_parameters(settings):
+    return sum(int(np.prod(shape)) for shape in expected_shapes(settings).values())
 
 
 @pytest.fixture
@@ -75,10 +102,19 @@ def unverified(monkeypatch):
 @pytest.fixture
 def official_addresses(monkeypatch, web_server):
     """The official addresses, moved to a web server on this machine. It has no files at first."""
+    monkeypatch.setattr(downloads, "BACKOFF", 0.01)
+    monkeypatch.setattr(downloads, "CHUNK", 1024)
     monkeypatch.setattr(gpt_download, "OPENAI_URL", f"{web_server.url}/openai")
     monkeypatch.setattr(gpt_download, "BACKUP_URL", f"{web_server.url}/backup")
     monkeypatch.setattr(gpt_download, "HUGGING_FACE_URL", f"{web_server.url}/hugging-face")
     return web_server
+
+
+@pytest.fixture
+def mirror(tiny_mirror, monkeypatch):
+    """GPT2_MIRROR, a folder with the tiny checkpoint as "355M"."""
+    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+    return tiny_mirror / "355M"
 
 
 @pytest.fixture
@@ -88,6 +124,20 @@ def tiny_models(tiny_mirror, tmp_path):
     return tmp_path / "models"
 
 
+@pytest.fixture
+def published_models(tiny_mirror, tiny_values, tmp_path):
+    """A ``models_dir`` with Hugging Face's file of the tiny checkpoint, as "355M"."""
+    folder = tmp_path / "models" / "355M"
+    folder.mkdir(parents=True)
+    write_settings(folder)
+    write_hugging_face_file(folder / SAFETENSORS_FILE, TINY, tiny_values)
+    return tmp_path / "models"
+
+
+def write_settings(folder, **changes):
+    (folder / SETTINGS_FILE).write_text(json.dumps({**TINY, **changes}))
+
+
 # ---------------------------------------------------------------------------------
 # The embedded checkpoint
 # ---------------------------------------------------------------------------------
@@ -95,67 +145,80 @@ def tiny_models(tiny_mirror, tmp_path):
 
 @pytest.fixture(scope="module")
 def embedded(embedded_load):
-    return download_and_load_gpt2("10M", embedded_load.models_dir)
+    return load(embedded_load.models_dir, "10M")
 
 
-def test_embedded_checkpoint_loads_without_network(embedded_load):
+def test_embedded_checkpoint_loads_without_network_and_leaves_its_files_and_the_copy(embedded_load):
     assert embedded_load.process.returncode == 0, embedded_load.process.stderr
+    assert embedded_load.process.stdout == ""
+    assert names_in(embedded_load.models_dir / "10M") - {VERIFIED_FILE} == {*FILES, MAPPED_FILE}
 
 
-def test_embedded_load_leaves_the_published_files_and_the_copy(embedded_load):
-    assert names_in(embedded_load.models_dir / "10M") == sorted([*FILES, SAFETENSORS_FILE])
+def test_embedded_params_have_the_published_structure_in_times_out(embedded_load):
+    settings, params = download_and_load_gpt2("10M", embedded_load.models_dir)
+    assert settings == SETTINGS_10M
+    blocks = params.pop("blocks")
+    shapes = {name: array.shape for name, array in params.items()}
+    assert shapes == {"wte": (50257, 160), "wpe": (1024, 160), "g": (160,), "b": (160,)}
+    assert len(blocks) == 6
+    for block in blocks:
+        norms = [{name: array.shape for name, array in block.pop(norm).items()} for norm in ("ln_1", "ln_2")]
+        assert norms == [{"g": (160,), "b": (160,)}] * 2
+        layers = {layer: block[part][layer] for part in block for layer in block[part] if layer != "c_proj"}
+        layers |= {part: block[part]["c_proj"] for part in block}
+        shapes = {layer: (values["w"].shape, values["b"].shape) for layer, values in layers.items()}
+        assert shapes == {
+            "c_attn": ((160, 480), (480,)),
+            "attn": ((160, 160), (160,)),
+            "c_fc": ((160, 640), (640,)),
+            "mlp": ((640, 160), (160,)),
+        }
 
 
-def test_embedded_settings(embedded):
-    assert embedded[0] == SETTINGS_10M
-
-
-def test_embedded_params_have_the_published_structure(embedded):
-    params = embedded[1]
-    assert params.keys() == {"wte", "wpe", "g", "b", "blocks"}
-    assert len(params["blocks"]) == 6
-    for block in params["blocks"]:
-        assert block.keys() == {"attn", "mlp", "ln_1", "ln_2"}
-        assert block["attn"].keys() == {"c_attn", "c_proj"}
-        assert block["mlp"].keys() == {"c_fc", "c_proj"}
-        assert all(layer.keys() == {"w", "b"} for part in ("attn", "mlp") for layer in block[part].values())
-        assert block["ln_1"].keys() == block["ln_2"].keys() == {"g", "b"}
-
-
-@pytest.mark.parametrize(
-    "name, shape",
-    [
-        ("wte", (50257, 160)),
-        ("wpe", (1024, 160)),
-        ("ln_f/g", (160,)),
-        ("h5/ln_2/b", (160,)),
-        ("h0/attn/c_attn/w", (160, 480)),
-        ("h0/attn/c_attn/b", (480,)),
-        ("h5/attn/c_proj/w", (160, 160)),
-        ("h5/mlp/c_fc/w", (160, 640)),
-        ("h5/mlp/c_proj/w", (640, 160)),
-    ],
-)
-def test_embedded_matrices_are_in_times_out(embedded, name, shape):
-    assert flatten(embedded[1])[name].shape == shape
-
-
-def test_embedded_params_are_float32(embedded):
-    assert {array.dtype for array in flatten(embedded[1]).values()} == {np.dtype("float32")}
-
-
-def test_embedded_params_hold_10_060_960_finite_values(embedded):
-    assert sum(np.isfinite(array).sum() for array in flatten(embedded[1]).values()) == 10_060_960
-
-
-def test_embedded_checkpoint_is_float16_on_disk():
+def test_embedded_params_are_10_060_960_finite_values_in_float32_and_in_float16_on_disk(embedded):
+    assert {array.dtype for array in embedded.values()} == {np.dtype("float32")}
+    assert sum(np.isfinite(array).sum() for array in embedded.values()) == 10_060_960
     assert (ASSETS / "10M" / DATA_FILE).stat().st_size == 2 * 10_060_960
 
 
-@pytest.mark.parametrize("name", [*FILES, TENSORS_FILE])
-def test_embedded_file_has_the_hash_that_is_listed_for_it(name):
-    listed = json.loads((ASSETS / "10M" / "sha256.json").read_text())
-    assert gpt_download.sha256_of(ASSETS / "10M" / name) == listed[name]
+def test_with_tensorflow_the_embedded_checkpoint_has_the_same_values_and_files(embedded, tmp_path):
+    assert same_values(load(tmp_path, "10M"), embedded)
+    assert same_values(dict(tensorflow_tensors(tmp_path / "10M")), embedded)
+    assert names_in(tmp_path / "10M") == {*FILES, MAPPED_FILE}
+
+
+def test_without_tensorflow_a_truncated_embedded_file_is_a_value_error(unverified, no_tensorflow, tmp_path):
+    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
+    truncate(tmp_path / "10M" / DATA_FILE)
+    with pytest.raises(ValueError, match=f"{DATA_FILE} has 20,121,916 bytes, expected 20,121,920"):
+        load(tmp_path, "10M")
+
+
+def test_tables_of_the_embedded_checkpoint_are_those_that_its_export_writes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ASSETS)
+    from train_gpt2_mini import write_tables  # compares each tensor with what TensorFlow reads
+
+    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
+    for name in TABLES:
+        (tmp_path / "10M" / name).unlink()
+    write_tables(tmp_path / "10M")  # with the hashes of all files
+    for name in TABLES:
+        assert (tmp_path / "10M" / name).read_text() == (ASSETS / "10M" / name).read_text()
+
+
+def test_embedded_checkpoint_of_an_earlier_book_is_replaced_by_the_shipped_one(embedded, tmp_path):
+    write_openai_folder(tmp_path / "10M", TINY, random_values(TINY))
+    gpt_download.write_mapped(tmp_path / "10M", random_values(TINY).items())
+    assert same_values(load(tmp_path, "10M"), embedded)
+
+
+def test_embedded_checkpoint_of_your_own_stays_where_unverified(unverified, tmp_path):
+    values = random_values(TINY)
+    write_openai_folder(tmp_path / "10M", TINY, values)
+    assert same_values(load(tmp_path, "10M"), values)
+    written = (tmp_path / "10M" / MAPPED_FILE).stat().st_mtime_ns
+    assert same_values(load(tmp_path, "10M"), values)
+    assert (tmp_path / "10M" / MAPPED_FILE).stat().st_mtime_ns == written  # the copy is not made again
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch with CUDA brings triton")
@@ -166,102 +229,31 @@ def test_optimizer_can_be_made_after_tensorflow_read_a_checkpoint(run_python):
     assert (process.returncode, process.stdout) == (0, "made\n")
 
 
-def test_second_load_imports_no_tensorflow(embedded_load, run_python):
-    code = (
-        "import sys; from gpt_download import download_and_load_gpt2;"
-        f"download_and_load_gpt2('10M', {str(embedded_load.models_dir)!r});"
-        "print('tensorflow' in sys.modules)"
-    )
-    assert run_python("-c", code).stdout == "False\n"
-
-
-def test_second_load_gives_the_values_of_the_checkpoint(embedded, embedded_load):
-    assert same_values(flatten(embedded[1]), read_tensorflow_checkpoint(embedded_load.models_dir / "10M"))
-
-
-def test_without_tensorflow_the_embedded_checkpoint_has_the_same_values(embedded, no_tensorflow, tmp_path):
-    settings, params = download_and_load_gpt2("10M", tmp_path)
-    assert settings == SETTINGS_10M
-    assert same_values(flatten(params), flatten(embedded[1]))
-
-
-def test_without_tensorflow_the_embedded_load_leaves_the_same_files(embedded_load, no_tensorflow, tmp_path):
-    download_and_load_gpt2("10M", tmp_path)
-    assert names_in(tmp_path / "10M") == names_in(embedded_load.models_dir / "10M")
-
-
-def test_without_tensorflow_a_truncated_embedded_data_file_is_a_value_error(
-    unverified, no_tensorflow, tmp_path
+def test_a_broken_tensorflow_is_reported_in_one_line_and_done_without(
+    tmp_path, monkeypatch, capsys, embedded
 ):
-    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
-    truncate(tmp_path / "10M" / DATA_FILE)
-    with pytest.raises(ValueError, match=f"{DATA_FILE} has 20,121,916 bytes, expected 20,121,920"):
-        download_and_load_gpt2("10M", tmp_path)
-
-
-def test_tables_of_the_embedded_checkpoint_are_those_that_its_export_writes(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ASSETS)
-    from train_gpt2_mini import write_tables  # compares each tensor with what TensorFlow reads
-
-    shutil.copytree(ASSETS / "10M", tmp_path / "10M")
-    for name in (TENSORS_FILE, SHA256_FILE):
-        (tmp_path / "10M" / name).unlink()
-    write_tables(tmp_path / "10M")
-    for name in (TENSORS_FILE, SHA256_FILE):
-        assert (tmp_path / "10M" / name).read_text() == (ASSETS / "10M" / name).read_text()
-
-
-def test_a_broken_tensorflow_is_reported_in_one_line_and_done_without(tmp_path, run_python, embedded):
-    (tmp_path / "broken" / "tensorflow").mkdir(parents=True)
-    (tmp_path / "broken" / "tensorflow" / "__init__.py").write_text(
-        "raise ImportError('DLL load failed while importing _pywrap\\nand a second line')"
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('DLL load failed\\nand a second line')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    assert same_values(load(tmp_path, "10M"), embedded)
+    note = (
+        "TensorFlow is installed but cannot be imported (ImportError: DLL load failed). Going on without it."
     )
-    code = (
-        "from gpt_download import download_and_load_gpt2;"
-        "print(download_and_load_gpt2('10M', 'gpt2')[1]['wpe'][5, :3].tolist())"
-    )
-    process = run_python("-c", code, PYTHONPATH=f"{tmp_path / 'broken'}{os.pathsep}{ASSETS.parent}")
-    assert process.stdout.splitlines() == [
-        "TensorFlow is installed but cannot be imported (ImportError: DLL load failed while importing "
-        "_pywrap). Going on without it.",
-        str(embedded[1]["wpe"][5, :3].tolist()),
-    ], process.stderr
-
-
-def test_tokenizer_needs_no_network(monkeypatch, run_python):
-    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
-    code = (
-        "import socket; del socket.getaddrinfo, socket.create_connection;"
-        "import gpt_download;"
-        "import tiktoken; print(tiktoken.get_encoding('gpt2').encode('Every effort moves you'))"
-    )
-    assert run_python("-c", code).stdout == "[6109, 3626, 6100, 345]\n"
-
-
-def test_tokenizer_folder_that_is_set_already_stays(monkeypatch, tmp_path):
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    edition.provide_tokenizer_files()
-    assert os.environ["TIKTOKEN_CACHE_DIR"] == str(tmp_path)
-    assert len(names_in(tmp_path)) == 2  # the two files are put there
+    assert capsys.readouterr().out == f"{note}\n"
 
 
 # ---------------------------------------------------------------------------------
-# The format
+# The published layouts
 # ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_another_size_is_written_and_read_bit_for_bit(tmp_path, dtype):
+def test_another_size_is_written_and_read_bit_for_bit_and_its_data_file_holds_nothing_else(tmp_path, dtype):
     settings = settings_of(n_embd=48, n_layer=3, n_head=4, n_vocab=1000, n_ctx=64)
     values = {name: array.astype(dtype).astype(np.float32) for name, array in random_values(settings).items()}
     write_tensorflow_checkpoint(tmp_path, settings, values, dtype)
-    assert same_values(read_tensorflow_checkpoint(tmp_path), values)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_data_file_holds_the_values_and_nothing_else(tmp_path, tiny_values, dtype):
-    write_tensorflow_checkpoint(tmp_path, TINY, tiny_values, dtype)
-    assert (tmp_path / DATA_FILE).stat().st_size == np.dtype(dtype).itemsize * count_parameters(TINY)
+    assert same_values(dict(tensorflow_tensors(tmp_path)), values)
+    assert (tmp_path / DATA_FILE).stat().st_size == np.dtype(dtype).itemsize * count_parameters(settings)
 
 
 def test_a_checkpoint_with_a_wrong_shape_is_not_written(tmp_path, tiny_values):
@@ -270,81 +262,72 @@ def test_a_checkpoint_with_a_wrong_shape_is_not_written(tmp_path, tiny_values):
         write_tensorflow_checkpoint(tmp_path, TINY, values)
 
 
-def test_tensorflow_layout_gives_the_values_that_were_written(
-    monkeypatch, tiny_mirror, tiny_values, tmp_path
-):
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+@pytest.mark.parametrize("layout", ["TensorFlow's", "Hugging Face's"])
+def test_both_layouts_give_the_values_that_were_written(layout, mirror, tiny_values, tmp_path, monkeypatch):
+    if layout == "Hugging Face's":
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+        (mirror / DATA_FILE).unlink()
+        write_hugging_face_file(mirror / SAFETENSORS_FILE, TINY, tiny_values)
     settings, params = download_and_load_gpt2("355M", tmp_path / "models")
     assert settings == TINY
     assert same_values(flatten(params), tiny_values)
-
-
-def test_without_tensorflow_the_safetensors_layout_gives_the_same_values(
-    monkeypatch, no_tensorflow, tiny_mirror, tiny_values, tmp_path
-):
-    (tiny_mirror / "355M" / DATA_FILE).unlink()
-    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    settings, params = download_and_load_gpt2("355M", tmp_path / "models")
-    assert settings == TINY
-    assert same_values(flatten(params), tiny_values)
-
-
-def test_without_tensorflow_only_two_files_are_fetched(
-    monkeypatch, no_tensorflow, tiny_mirror, tiny_values, tmp_path
-):
-    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    download_and_load_gpt2("355M", tmp_path / "models")
-    assert names_in(tmp_path / "models" / "355M") == ["hparams.json", SAFETENSORS_FILE]
-
-
-def test_both_layouts_give_the_same_params_bit_for_bit(monkeypatch, tiny_mirror, tiny_values, tmp_path):
-    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    with_tensorflow = download_and_load_gpt2("355M", tmp_path / "with")
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    without = download_and_load_gpt2("355M", tmp_path / "without")
-    assert names_in(tmp_path / "with" / "355M") != names_in(tmp_path / "without" / "355M")
-    assert with_tensorflow[0] == without[0]
-    assert same_values(flatten(with_tensorflow[1]), flatten(without[1]))
+    fetched = FILES if layout == "TensorFlow's" else [SETTINGS_FILE, SAFETENSORS_FILE]
+    assert names_in(tmp_path / "models" / "355M") == {*fetched, MAPPED_FILE}
 
 
 def test_without_tensorflow_a_published_file_beside_the_checkpoint_is_enough(
-    monkeypatch, no_tensorflow, tiny_mirror, tiny_models, tiny_values
+    mirror, no_tensorflow, tiny_models, tiny_values
 ):
-    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
+    write_hugging_face_file(mirror / SAFETENSORS_FILE, TINY, tiny_values)
     for _ in range(2):
-        assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+        assert same_values(load(tiny_models), tiny_values)
 
 
-def test_second_load_of_another_size_imports_no_tensorflow(tiny_models, run_python):
-    download_and_load_gpt2("355M", tiny_models)
-    code = (
-        "import sys; from gpt_download import download_and_load_gpt2;"
-        f"download_and_load_gpt2('355M', {str(tiny_models)!r});"
-        "print('tensorflow' in sys.modules)"
-    )
-    assert run_python("-c", code).stdout == "False\n"
+COUNTS = {
+    "10M": 10_060_960,
+    "124M": 124_439_808,
+    "355M": 354_823_168,
+    "774M": 774_030_080,
+    "1558M": 1_557_611_200,
+}
+
+
+def test_settings_and_numbers_of_parameters_of_each_size():
+    assert {size: gpt_download.known_settings(size) for size in SETTINGS} == SETTINGS
+    assert {size: count_parameters(settings) for size, settings in SETTINGS.items()} == COUNTS
+    bytes_of = {model.size: model.data_file_bytes for model in edition.MODELS if model != edition.EMBEDDED}
+    assert bytes_of == {size: 4 * count for size, count in COUNTS.items() if size != "10M"}
+
+
+# ---------------------------------------------------------------------------------
+# The mapped copy
+# ---------------------------------------------------------------------------------
+
+
+def test_later_loads_import_no_tensorflow_and_open_no_data_file(embedded_load, tiny_models, run_python):
+    load(tiny_models)
+    code = f"""
+import sys; opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+from gpt_download import download_and_load_gpt2
+for size, models_dir in (("10M", sys.argv[1]), ("355M", sys.argv[2])):
+    download_and_load_gpt2(size, models_dir)
+ends = ["{INDEX_FILE}", "{DATA_FILE}"]
+print("tensorflow" in sys.modules, *(sum(name.endswith(end) for name in opened) for end in ends))
+"""
+    assert run_python("-c", code, embedded_load.models_dir, tiny_models).stdout == "False 2 0\n"
 
 
 def test_the_copy_holds_the_matrices_of_linear_layers_transposed(tiny_models, tiny_values):
-    download_and_load_gpt2("355M", tiny_models)
-    copy = load_file(tiny_models / "355M" / SAFETENSORS_FILE)
-    expected = {}
-    for name, other in hugging_face_names(TINY).items():
-        if name.endswith("/w"):
-            expected[f"{other}.T"] = tiny_values[name].T
-        else:
-            expected[other] = tiny_values[name]
-    assert same_values(copy, expected)
-
-
-def test_values_begin_at_a_multiple_of_64_bytes(tiny_models):
-    download_and_load_gpt2("355M", tiny_models)
-    with open(tiny_models / "355M" / SAFETENSORS_FILE, "rb") as file:
-        assert (8 + int.from_bytes(file.read(8), "little")) % 64 == 0
+    load(tiny_models)
+    names = {name: other + ".T" * name.endswith("/w") for name, other in hugging_face_names(TINY).items()}
+    expected = {
+        other: tiny_values[name].T if "/w" in name else tiny_values[name] for name, other in names.items()
+    }
+    path = tiny_models / "355M" / MAPPED_FILE
+    assert same_values(load_file(path), expected)
+    # the values begin at a multiple of 64 bytes
+    assert (8 + int.from_bytes(path.read_bytes()[:8], "little")) % 64 == 0
 
 
 def test_changing_an_array_leaves_the_file_as_it_was(tiny_models, tiny_values):
@@ -352,7 +335,7 @@ def test_changing_an_array_leaves_the_file_as_it_was(tiny_models, tiny_values):
         _, params = download_and_load_gpt2("355M", tiny_models)
         params["wte"] += 1
         params["blocks"][0]["mlp"]["c_fc"]["w"][:] = 0
-    assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+    assert same_values(load(tiny_models), tiny_values)
 
 
 def test_checkpoint_is_copied_one_tensor_at_a_time(monkeypatch, tiny_models):
@@ -367,52 +350,95 @@ def test_checkpoint_is_copied_one_tensor_at_a_time(monkeypatch, tiny_models):
             yield name, array
 
     monkeypatch.setattr(gpt_download, "tensorflow_tensors", watch)
-    download_and_load_gpt2("355M", tiny_models)
+    load(tiny_models)
     assert len(held) == 4 + 12 * 2 and max(held) == 1
 
 
-def test_a_current_copy_is_not_written_again(tiny_models):
-    download_and_load_gpt2("355M", tiny_models)
-    copy = tiny_models / "355M" / SAFETENSORS_FILE
-    written = copy.stat().st_mtime_ns
-    download_and_load_gpt2("355M", tiny_models)
-    assert copy.stat().st_mtime_ns == written
+def times_of(models_dir):
+    """When the copy was made, and when it was compared with its hash."""
+    return [(models_dir / "355M" / name).stat().st_mtime_ns for name in (MAPPED_FILE, VERIFIED_FILE)]
 
 
-def test_a_changed_checkpoint_beside_the_copy_is_noticed(tiny_models):
-    download_and_load_gpt2("355M", tiny_models)
+@pytest.mark.parametrize("models", ["tiny_models", "published_models"])
+def test_a_copied_folder_is_current_also_without_tensorflow_and_read_only(
+    request, models, tmp_path, monkeypatch, tiny_values, protect
+):
+    if models == "published_models":
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+    models_dir, copied, protected = request.getfixturevalue(models), tmp_path / "copy", tmp_path / "protected"
+    load(models_dir)
+    load(models_dir)
+    before = times_of(models_dir)
+    load(models_dir)
+    assert times_of(models_dir) == before  # made once and compared once
+
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    shutil.copytree(models_dir, copied, copy_function=shutil.copyfile)  # its files have times of their own
+    shutil.copytree(models_dir, protected, copy_function=shutil.copyfile)
+    protect(protected)
+    before = times_of(copied)
+    assert same_values(load(copied), tiny_values) and same_values(load(protected), tiny_values)
+    after = times_of(copied)
+    assert after[0] == before[0] and after[1] > before[1]  # it was not made again, but compared again
+    (copied / "355M" / DATA_FILE).unlink(missing_ok=True)  # to save room
+    assert same_values(load(copied), tiny_values)
+    assert times_of(copied) == after
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [zero_values, truncate, lambda path: change(path, -1), lambda path: path.write_bytes(b"no copy")],
+)
+def test_a_damaged_copy_is_noticed_and_the_published_files_are_read(
+    tiny_models, tiny_values, damage, read_only, protect, capsys
+):
+    load(tiny_models)
+    load(tiny_models)
+    damage(tiny_models / "355M" / MAPPED_FILE)
+    if read_only:
+        protect(tiny_models)
+    for _ in range(2):
+        assert same_values(load(tiny_models), tiny_values)
+    printed = capsys.readouterr().out
+    assert printed.count("mapped.safetensors was changed or damaged.") == (2 if read_only else 1)
+    assert printed.count("cannot be written") == (2 if read_only else 0)
+
+
+def test_a_damaged_copy_is_used_where_unverified(tiny_models, unverified):
+    load(tiny_models)
+    zero_values(tiny_models / "355M" / MAPPED_FILE)
+    assert not any(array.any() for array in load(tiny_models).values())
+
+
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_a_changed_checkpoint_beside_the_copy_is_noticed(
+    tiny_models, official_addresses, monkeypatch, tensorflow
+):
+    load(tiny_models)
     changed = random_values(TINY, seed=7)
     write_openai_folder(tiny_models / "355M", TINY, changed)
-    assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), changed)
+    if tensorflow:
+        assert same_values(load(tiny_models), changed)
+        return
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ModuleNotFoundError, match="made from another checkpoint.*pip install tensorflow"):
+        load(tiny_models)
 
 
-def test_a_changed_checkpoint_beside_the_copy_is_not_passed_over_without_tensorflow(
-    tiny_models, official_addresses, request
-):
-    download_and_load_gpt2("355M", tiny_models)
-    write_openai_folder(tiny_models / "355M", TINY, random_values(TINY, seed=7))
-    request.getfixturevalue("no_tensorflow")
-    with pytest.raises((ValueError, OSError, ImportError)):
-        download_and_load_gpt2("355M", tiny_models)
+def test_a_changed_published_file_beside_the_copy_is_noticed(published_models, no_tensorflow):
+    load(published_models)
+    changed = random_values(TINY, seed=7)
+    write_hugging_face_file(published_models / "355M" / SAFETENSORS_FILE, TINY, changed)
+    assert same_values(load(published_models), changed)
 
 
-@pytest.mark.parametrize(
-    "settings, count",
-    [
-        (SETTINGS_10M, 10_060_960),
-        (SETTINGS_124M, 124_439_808),
-        (settings_of(1024, 24, 16), 354_823_168),
-        (settings_of(1280, 36, 20), 774_030_080),
-        (settings_of(1600, 48, 25), 1_557_611_200),
-    ],
-    ids=["10M", "124M", "355M", "774M", "1558M"],
-)
-def test_number_of_parameters(settings, count):
-    assert count_parameters(settings) == count
-
-
-def test_the_124m_data_file_has_4_bytes_for_each_parameter():
-    assert 4 * count_parameters(SETTINGS_124M) == 497_759_232
+def test_changed_embedded_data_file_beside_the_copy_changes_nothing(embedded, embedded_load, tmp_path):
+    shutil.copytree(embedded_load.models_dir, tmp_path / "models")
+    change(tmp_path / "models" / "10M" / DATA_FILE, 1000)
+    assert same_values(load(tmp_path / "models", "10M"), embedded)
+    (tmp_path / "models" / "10M" / MAPPED_FILE).unlink()
+    assert same_values(load(tmp_path / "models", "10M"), embedded)  # the data file was replaced
 
 
 # ---------------------------------------------------------------------------------
@@ -421,69 +447,60 @@ def test_the_124m_data_file_has_4_bytes_for_each_parameter():
 
 
 def test_files_that_are_there_need_no_source(official_addresses, tiny_models, tiny_values):
-    _, params = download_and_load_gpt2("355M", tiny_models)
-    assert same_values(flatten(params), tiny_values)
+    assert same_values(load(tiny_models), tiny_values)
     assert not official_addresses.requests
 
 
-def test_mirror_can_be_a_web_address(monkeypatch, web_server, tiny_mirror, tiny_values, tmp_path):
+def test_mirror_can_be_a_web_address_and_a_cut_download_is_continued(
+    monkeypatch, web_server, official_addresses, tiny_mirror, tiny_values, tmp_path
+):
     for path in (tiny_mirror / "355M").iterdir():
         web_server.files[f"/base/355M/{path.name}"] = path.read_bytes()
+    web_server.script[f"/base/355M/{DATA_FILE}"] = [Answer(cut_after=5000)]
     monkeypatch.setenv("GPT2_MIRROR", f"{web_server.url}/base")
-    _, params = download_and_load_gpt2("355M", tmp_path / "models")
-    assert same_values(flatten(params), tiny_values)
+    assert same_values(load(tmp_path / "models"), tiny_values)
+    assert [status for _, status, _ in web_server.of(f"/base/355M/{DATA_FILE}")] == [200, 206]
 
 
 def test_sources_are_asked_in_their_order(monkeypatch, official_addresses, tmp_path):
     monkeypatch.setenv("GPT2_MIRROR", f"{official_addresses.url}/mirror")
     official_addresses.files["/backup/355M/checkpoint"] = b'model_checkpoint_path: "model.ckpt"'
     provide_file("355M", tmp_path, "checkpoint")
-    assert list(official_addresses.requests) == [
-        "/mirror/355M/checkpoint",
-        "/openai/355M/checkpoint",
-        "/backup/355M/checkpoint",
-    ]
+    asked = [path for path, *_ in official_addresses.requests]
+    assert asked == ["/mirror/355M/checkpoint", "/openai/355M/checkpoint", "/backup/355M/checkpoint"]
 
 
-@pytest.mark.parametrize(
-    "size, name",
-    [("124M", "gpt2"), ("355M", "gpt2-medium"), ("774M", "gpt2-large"), ("1558M", "gpt2-xl")],
-)
-def test_hugging_face_name_of_each_size(size, name):
-    addresses = gpt_download.sources_of(size, SAFETENSORS_FILE)
-    assert addresses == [f"https://huggingface.co/openai-community/{name}/resolve/main/model.safetensors"]
+def test_hugging_face_name_of_each_size():
+    names = {"124M": "gpt2", "355M": "gpt2-medium", "774M": "gpt2-large", "1558M": "gpt2-xl"}
+    for size, name in names.items():
+        address = f"https://huggingface.co/openai-community/{name}/resolve/main/model.safetensors"
+        assert gpt_download.sources_of(size, SAFETENSORS_FILE) == [address]
 
 
-def test_wrong_content_of_a_known_hash_is_left_for_the_next_source(official_addresses, tmp_path):
+def test_content_without_its_known_hash_is_reported_or_left_for_the_next_source(official_addresses, tmp_path):
     right = (ASSETS / "10M" / "vocab.bpe").read_bytes()  # the tokenizer is the same for all sizes
-    official_addresses.files |= {"/openai/124M/vocab.bpe": right[:-1], "/backup/124M/vocab.bpe": right}
+    official_addresses.files["/openai/124M/vocab.bpe"] = right[:-1]
+    with pytest.raises(DownloadError, match=f"expected {edition.SHA256_124M['vocab.bpe']}"):
+        provide_file("124M", tmp_path, "vocab.bpe")
+    official_addresses.files["/backup/124M/vocab.bpe"] = right
     provide_file("124M", tmp_path, "vocab.bpe")
     assert (tmp_path / "vocab.bpe").read_bytes() == right
 
 
-def test_unknown_size_is_named(tmp_path):
+def test_unknown_size_is_named_and_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="'125M'.*10M, 124M, 355M, 774M, 1558M"):
         download_and_load_gpt2("125M", tmp_path)
+    assert names_in(tmp_path) == set()
 
 
-def test_unknown_size_leaves_no_folder(tmp_path):
-    with pytest.raises(ValueError):
-        download_and_load_gpt2("125M", tmp_path)
-    assert len(names_in(tmp_path)) == 2  # the two files are put there
-
-
-def test_missing_file_lists_each_address(monkeypatch, official_addresses, tiny_mirror, tmp_path):
-    (tiny_mirror / "355M" / DATA_FILE).unlink()
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    with pytest.raises(DownloadError) as error:
-        download_and_load_gpt2("355M", tmp_path / "models")
-    for base in (tiny_mirror, f"{official_addresses.url}/openai", f"{official_addresses.url}/backup"):
-        assert f"{base}/355M/{DATA_FILE}\n" in str(error.value)
-
-
-def test_missing_file_names_the_way_on(official_addresses, tmp_path):
-    with pytest.raises(DownloadError, match=r"CHOOSE_MODEL to 'gpt2-mini \(10M\)'.*GPT2_MIRROR"):
-        download_and_load_gpt2("355M", tmp_path)
+@pytest.mark.parametrize("name", [DATA_FILE, INDEX_FILE])
+def test_missing_file_lists_each_address_and_the_way_on(mirror, official_addresses, tmp_path, name):
+    (mirror / name).unlink()
+    with pytest.raises(DownloadError, match=r"CHOOSE_MODEL to 'gpt2-mini \(10M\)'.*GPT2_MIRROR") as error:
+        load(tmp_path / "models")
+    for base in (mirror.parent, f"{official_addresses.url}/openai", f"{official_addresses.url}/backup"):
+        assert f"{base}/355M/{name}\n" in str(error.value)
+    assert names_in(tmp_path / "models" / "355M") <= set(FILES)  # nothing half-written
 
 
 def test_missing_file_without_tensorflow_lists_hugging_face(
@@ -492,15 +509,7 @@ def test_missing_file_without_tensorflow_lists_hugging_face(
     monkeypatch.setattr(gpt_download, "known_settings", lambda model_size: TINY)
     official_addresses.files["/openai/355M/hparams.json"] = json.dumps(TINY).encode()
     with pytest.raises(DownloadError, match="hugging-face/gpt2-medium/resolve/main/model.safetensors"):
-        download_and_load_gpt2("355M", tmp_path)
-
-
-def test_missing_file_leaves_nothing_half_written(monkeypatch, official_addresses, tiny_mirror, tmp_path):
-    (tiny_mirror / "355M" / "model.ckpt.index").unlink()
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    with pytest.raises(DownloadError):
-        download_and_load_gpt2("355M", tmp_path / "models")
-    assert set(names_in(tmp_path / "models" / "355M")) <= set(FILES)
+        load(tmp_path)
 
 
 # ---------------------------------------------------------------------------------
@@ -508,180 +517,80 @@ def test_missing_file_leaves_nothing_half_written(monkeypatch, official_addresse
 # ---------------------------------------------------------------------------------
 
 
-def test_settings_of_each_size_are_known():
-    sizes = ("10M", "124M", "355M", "774M", "1558M")
-    expected = [
-        SETTINGS_10M,
-        SETTINGS_124M,
-        settings_of(1024, 24, 16),
-        settings_of(1280, 36, 20),
-        settings_of(1600, 48, 25),
-    ]
-    assert [gpt_download.known_settings(size) for size in sizes] == expected
+WRONG_FILES = [
+    (SETTINGS_FILE, b"cut", "not a valid hparams.json"),
+    (
+        SETTINGS_FILE,
+        json.dumps({**TINY, "n_head": 4}).encode(),
+        "'n_head': 4.*but GPT-2 355M has.*'n_head': 2",
+    ),
+    ("encoder.json", b'{"cut', "Unterminated string"),
+    ("vocab.bpe", b"cut", "does not begin with '#version'"),
+    ("checkpoint", b"", "does not name a checkpoint"),
+    (INDEX_FILE, b"not an index" * 100, "not the index of a TensorFlow checkpoint"),
+    (DATA_FILE, bytes(10_748), "it has 10,748 bytes, expected 10,752"),
+]
 
 
-@pytest.mark.parametrize(
-    "name, content, words",
-    [
-        ("hparams.json", b"cut", "not a valid hparams.json"),
-        (
-            "hparams.json",
-            json.dumps({**TINY, "n_head": 4}).encode(),
-            "'n_head': 4.*but GPT-2 355M has.*'n_head': 2",
-        ),
-        ("encoder.json", b'{"cut', "Unterminated string"),
-        ("vocab.bpe", b"cut", "does not begin with '#version'"),
-        ("checkpoint", b"", "does not name a checkpoint"),
-        (INDEX_FILE, b"cut", "not the index of a TensorFlow checkpoint"),
-    ],
-)
-def test_wrong_small_file_is_noticed_before_the_data_file_is_asked_for(
-    monkeypatch, official_addresses, tiny_mirror, tmp_path, name, content, words
+@pytest.mark.parametrize("name, content, words", WRONG_FILES)
+def test_wrong_file_of_a_source_is_refused_before_the_data_file_is_asked_for(
+    official_addresses, tiny_mirror, tmp_path, name, content, words
 ):
     for path in (tiny_mirror / "355M").iterdir():
         official_addresses.files[f"/openai/355M/{path.name}"] = path.read_bytes()
     official_addresses.files[f"/openai/355M/{name}"] = content
     with pytest.raises(DownloadError, match=f"(?s)Could not get {name}.*{words}"):
-        download_and_load_gpt2("355M", tmp_path / "models")
-    assert f"/openai/355M/{DATA_FILE}" not in official_addresses.requests
+        load(tmp_path / "models")
+    assert bool(official_addresses.of(f"/openai/355M/{DATA_FILE}")) == (name == DATA_FILE)
     assert name not in names_in(tmp_path / "models" / "355M")
 
 
-def test_wrong_safetensors_file_of_a_source_is_refused(
-    monkeypatch, no_tensorflow, official_addresses, tiny_mirror, tiny_values, tmp_path
-):
-    write_hugging_face_file(tiny_mirror / "355M" / SAFETENSORS_FILE, TINY, tiny_values)
-    truncate(tiny_mirror / "355M" / SAFETENSORS_FILE)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    with pytest.raises(DownloadError, match="model.safetensors.*\n.*is damaged"):
-        download_and_load_gpt2("355M", tmp_path / "models")
-    assert names_in(tmp_path / "models" / "355M") == ["hparams.json"]
+@pytest.mark.parametrize("name, content, words", WRONG_FILES)
+def test_wrong_file_that_is_there_is_named_and_leaves_no_copy(tiny_models, name, content, words):
+    (tiny_models / "355M" / name).write_bytes(content)
+    with pytest.raises(
+        ValueError, match=f"{name} is damaged or not the published file: .*{words}.*Delete it"
+    ):
+        load(tiny_models)
+    assert names_in(tiny_models / "355M") == set(FILES)
 
 
-def write_settings(folder, **changes):
-    (folder / "hparams.json").write_text(json.dumps({**TINY, **changes}))
-
-
-def test_wrong_hash_of_a_source_is_reported(official_addresses, tmp_path):
-    official_addresses.files["/openai/124M/hparams.json"] = b"{}"
-    with pytest.raises(DownloadError, match=f"expected {edition.SHA256_124M['hparams.json']}"):
-        provide_file("124M", tmp_path, "hparams.json")
-
-
-def test_wrong_hash_of_a_file_that_is_there_names_the_file(tmp_path):
-    (tmp_path / "hparams.json").write_text("{}")
-    with pytest.raises(ValueError, match="hparams.json is damaged or not the published file.*Delete it"):
-        provide_file("124M", tmp_path, "hparams.json")
-
-
-def test_verification_can_be_turned_off(unverified, tmp_path):
-    (tmp_path / "hparams.json").write_text("{}")
-    provide_file("124M", tmp_path, "hparams.json")
-    assert (tmp_path / "hparams.json").read_text() == "{}"
-
-
-def test_embedded_checkpoint_of_an_earlier_book_is_replaced_by_the_shipped_one(embedded, tmp_path):
-    folder = tmp_path / "10M"
-    write_openai_folder(folder, TINY, random_values(TINY))
-    write_safetensors(folder / SAFETENSORS_FILE, random_values(TINY).items(), source=folder / DATA_FILE)
-    settings, params = download_and_load_gpt2("10M", tmp_path)
-    assert settings == SETTINGS_10M
-    assert same_values(flatten(params), flatten(embedded[1]))
-
-
-def test_embedded_checkpoint_of_your_own_stays_where_unverified(unverified, tmp_path):
-    values = random_values(TINY)
-    write_openai_folder(tmp_path / "10M", TINY, values)
-    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
-    written = (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns
-    assert same_values(flatten(download_and_load_gpt2("10M", tmp_path)[1]), values)
-    assert (tmp_path / "10M" / SAFETENSORS_FILE).stat().st_mtime_ns == written  # the copy is not made again
-
-
-def test_second_embedded_load_opens_no_data_file(embedded_load, run_python):
-    code = (
-        "import sys; opened = [];"
-        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None);"
-        "from gpt_download import DATA_FILE, INDEX_FILE, download_and_load_gpt2;"
-        f"download_and_load_gpt2('10M', {str(embedded_load.models_dir)!r});"
-        "print([any(name.endswith(end) for name in opened) for end in (INDEX_FILE, DATA_FILE)])"
-    )
-    assert run_python("-c", code).stdout == "[True, False]\n"
-
-
-def test_changed_embedded_checkpoint_is_replaced_by_the_shipped_one(embedded, embedded_load, tmp_path):
-    shutil.copytree(embedded_load.models_dir, tmp_path / "models")
-    data = tmp_path / "models" / "10M" / DATA_FILE
-    content = bytearray(data.read_bytes())
-    content[1000] ^= 1
-    data.write_bytes(content)
-    _, params = download_and_load_gpt2("10M", tmp_path / "models")
-    assert same_values(flatten(params), flatten(embedded[1]))
-
-
-def test_truncated_data_file_of_a_source_is_refused(monkeypatch, official_addresses, tiny_mirror, tmp_path):
-    truncate(tiny_mirror / "355M" / DATA_FILE)
-    monkeypatch.setenv("GPT2_MIRROR", str(tiny_mirror))
-    with pytest.raises(DownloadError, match="it has 10,748 bytes, expected 10,752"):
-        download_and_load_gpt2("355M", tmp_path / "models")
-    assert DATA_FILE not in names_in(tmp_path / "models" / "355M")
-
-
-def test_truncated_data_file_that_is_there_is_refused(tiny_models):
-    truncate(tiny_models / "355M" / DATA_FILE)
-    with pytest.raises(ValueError, match=f"{DATA_FILE} is damaged.*it has 10,748 bytes, expected 10,752"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_truncated_data_file_is_a_value_error_even_unverified(unverified, tiny_models):
-    truncate(tiny_models / "355M" / DATA_FILE)
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        (DATA_FILE, truncate),
+        (DATA_FILE, change),
+        (INDEX_FILE, lambda path: path.write_bytes(b"")),
+        (INDEX_FILE, lambda path: path.write_bytes(b"not an index" * 100)),
+    ],
+)
+def test_a_damaged_checkpoint_is_a_value_error_even_unverified(unverified, tiny_models, name, damage):
+    damage(tiny_models / "355M" / name)
     with pytest.raises(ValueError, match="model.ckpt cannot be read"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_changed_value_in_the_data_file_is_a_value_error_even_unverified(unverified, tiny_models):
-    path = tiny_models / "355M" / DATA_FILE
-    content = bytearray(path.read_bytes())
-    content[5000] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="model.ckpt cannot be read"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_failed_reading_leaves_no_copy(tiny_models):
-    (tiny_models / "355M" / "model.ckpt.index").write_bytes(b"")
-    with pytest.raises(ValueError):
-        download_and_load_gpt2("355M", tiny_models)
-    assert names_in(tiny_models / "355M") == sorted(FILES)
-
-
-def test_damaged_index_is_noticed_before_the_data_file_is_read(tiny_models):
-    (tiny_models / "355M" / INDEX_FILE).write_bytes(b"not an index" * 100)
-    with pytest.raises(ValueError, match="model.ckpt.index is damaged.*not the index of a TensorFlow check"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_damaged_index_is_a_value_error_even_unverified(unverified, tiny_models):
-    (tiny_models / "355M" / "model.ckpt.index").write_bytes(b"not an index" * 100)
-    with pytest.raises(ValueError, match="model.ckpt cannot be read"):
-        download_and_load_gpt2("355M", tiny_models)
+        load(tiny_models)
+    assert names_in(tiny_models / "355M") == set(FILES)
 
 
 @pytest.mark.parametrize("damage", [truncate, lambda path: path.write_bytes(b"not safetensors")])
-def test_damaged_safetensors_file_is_a_value_error(tmp_path, tiny_values, damage):
-    path = tmp_path / "355M" / SAFETENSORS_FILE
-    path.parent.mkdir()
-    write_settings(path.parent)
-    write_hugging_face_file(path, TINY, tiny_values)
-    damage(path)
+def test_damaged_published_file_is_a_value_error(
+    published_models, damage, no_tensorflow, tmp_path, official_addresses, monkeypatch
+):
+    damage(published_models / "355M" / SAFETENSORS_FILE)
     with pytest.raises(ValueError, match=f"{SAFETENSORS_FILE} is damaged.*Delete it"):
-        download_and_load_gpt2("355M", tmp_path)
+        load(published_models)
+    monkeypatch.setenv("GPT2_MIRROR", str(published_models))
+    with pytest.raises(DownloadError, match="model.safetensors.*\n.*is damaged"):  # as a source
+        load(tmp_path / "others")
+    assert names_in(tmp_path / "others" / "355M") == {SETTINGS_FILE}
 
 
-def test_damaged_copy_is_made_again_from_the_checkpoint(tiny_models, tiny_values):
-    download_and_load_gpt2("355M", tiny_models)
-    (tiny_models / "355M" / SAFETENSORS_FILE).write_bytes(b"not safetensors")
-    assert same_values(flatten(download_and_load_gpt2("355M", tiny_models)[1]), tiny_values)
+def test_wrong_hash_of_a_file_that_is_there_names_the_file_unless_verification_is_off(tmp_path, monkeypatch):
+    (tmp_path / "hparams.json").write_text("{}")
+    with pytest.raises(ValueError, match="hparams.json is damaged or not the published file.*Delete it"):
+        provide_file("124M", tmp_path, "hparams.json")
+    monkeypatch.setenv("GPT2_VERIFY", "0")
+    provide_file("124M", tmp_path, "hparams.json")
+    assert (tmp_path / "hparams.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(
@@ -696,42 +605,25 @@ def test_damaged_copy_is_made_again_from_the_checkpoint(tiny_models, tiny_values
     ],
 )
 def test_broken_hparams_file_is_named(tmp_path, content):
-    (tmp_path / "hparams.json").write_bytes(content)
-    with pytest.raises(ValueError, match="hparams.json.*it is not a valid hparams.json"):
-        read_settings(tmp_path)
+    (tmp_path / SETTINGS_FILE).write_bytes(content)
+    with pytest.raises(ValueError, match="hparams.json is not a valid hparams.json"):
+        gpt_download.read_settings(tmp_path / SETTINGS_FILE)
 
 
-def test_broken_hparams_file_is_named_by_a_load(tiny_models):
-    (tiny_models / "355M" / "hparams.json").write_text("not JSON")
-    with pytest.raises(ValueError, match="hparams.json.*it is not a valid hparams.json"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_tensor_that_the_checkpoint_lacks_is_named(unverified, tiny_models):
-    write_settings(tiny_models / "355M", n_layer=3)
-    with pytest.raises(ValueError, match="lacks the variable 'h2/ln_1/g'"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_tensor_of_another_shape_in_the_checkpoint_is_named(unverified, tiny_models):
-    write_settings(tiny_models / "355M", n_ctx=17)
-    with pytest.raises(ValueError, match=r"'wpe' has shape \(16, 8\), hparams.json implies \(17, 8\)"):
-        download_and_load_gpt2("355M", tiny_models)
-
-
-def test_tensor_that_the_safetensors_file_lacks_is_named(tmp_path, tiny_values):
-    folder = tmp_path / "355M"
-    folder.mkdir()
-    write_settings(folder, n_layer=3)
-    write_hugging_face_file(folder / SAFETENSORS_FILE, TINY, tiny_values)
-    with pytest.raises(ValueError, match="lacks the variable 'h2/ln_1/g'"):
-        download_and_load_gpt2("355M", tmp_path)
-
-
-def test_tensor_of_another_shape_in_the_safetensors_file_is_named(tmp_path, tiny_values):
-    folder = tmp_path / "355M"
-    folder.mkdir()
-    write_settings(folder, n_ctx=17)
-    write_hugging_face_file(folder / SAFETENSORS_FILE, TINY, tiny_values)
-    with pytest.raises(ValueError, match=r"'wpe' has shape \(16, 8\), hparams.json implies \(17, 8\)"):
-        download_and_load_gpt2("355M", tmp_path)
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"n_layer": 3}, "lacks the variable 'h2/ln_1/g'"),
+        ({"n_ctx": 17}, r"'wpe' has shape \(16, 8\), hparams.json implies \(17, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("models", ["tiny_models", "published_models", "mapped"])
+def test_tensor_that_does_not_fit_is_named(unverified, request, monkeypatch, models, changes, words):
+    models_dir = request.getfixturevalue("tiny_models" if models == "mapped" else models)
+    if models == "mapped":
+        load(models_dir)
+    if models == "published_models":
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+    write_settings(models_dir / "355M", **changes)
+    with pytest.raises(ValueError, match=words):
+        load(models_dir)

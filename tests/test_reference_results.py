@@ -34,17 +34,18 @@ def test_published_texts_begin_with_their_prompts():
     assert all(entry["text"].startswith(entry["prompt"]) for entry in generation)
 
 
+@pytest.mark.parametrize("function", [published, lambda key: compare_with_published({key: 1.0})])
 @pytest.mark.parametrize("key", ["initial_loss.training", "no_such_key"])
-def test_unknown_key_is_named(key):
+def test_unknown_key_is_named(function, key):
     with pytest.raises(KeyError, match=key):
-        published(key)
+        function(key)
 
 
 @pytest.mark.parametrize(
     "key, tolerance",
     [
         ("initial_loss.train", 0.005),
-        ("initial_accuracy_percent.test", 1.25),
+        ("initial_accuracy_percent.test", 0.01),
         ("head.outputs", 0.005),
         ("head.outputs.0", 0.005),
         ("head.token_ids", 0),
@@ -54,70 +55,6 @@ def test_unknown_key_is_named(key):
 )
 def test_tolerance(key, tolerance):
     assert tolerance_of(key) == tolerance
-
-
-# ---------------------------------------------------------------------------------
-# A run in the published setting
-# ---------------------------------------------------------------------------------
-
-AGREEING = {
-    "dataset_facts.split_train_validation_test": [1045, 149, 300],
-    "head.outputs": [[-1.5853, 0.9905], [-3.7240, 7.4543], [-2.2661, 6.6049], [-3.5983, 3.9902]],
-    "initial_accuracy_percent.train": 47.5,  # one message of 80 more
-    "initial_loss.train": 2.4579,
-    "generation.0.text": published("generation.0.text"),
-}
-
-
-def test_run_within_the_tolerances_agrees(capsys):
-    compare_with_published(AGREEING, same_setting=True)
-    assert [line.split(" | ")[-1] for line in capsys.readouterr().out.splitlines()] == ["match"] + ["yes"] * 5
-
-
-@pytest.mark.parametrize(
-    "key, value",
-    [
-        ("initial_loss.train", 2.459),
-        ("initial_loss.train", float("nan")),
-        ("initial_accuracy_percent.train", 48.75),
-        ("dataset_facts.ham", 4824),
-        ("dataset_facts.split_train_validation_test", [1045, 149, 301]),
-        ("dataset_facts.split_train_validation_test", [1045, 149]),
-        ("head.outputs", [[-1.5854, 0.9904], [-3.7235, 7.4548], [-2.2661, 6.6049], [-3.5983, 3.9702]]),
-        ("generation.0.text", "Every effort moves you backward."),
-    ],
-)
-def test_run_beyond_the_tolerance_is_an_error_that_names_the_result(key, value):
-    with pytest.raises(AssertionError, match=f"{key}: this run"):
-        compare_with_published({**AGREEING, key: value}, same_setting=True)
-
-
-def test_error_names_no_result_that_agrees():
-    with pytest.raises(AssertionError) as error:
-        compare_with_published({**AGREEING, "initial_loss.test": 3.0}, same_setting=True)
-    assert [line.split(":")[0] for line in str(error.value).splitlines()[1:]] == ["initial_loss.test"]
-
-
-def test_table_is_printed_before_the_error(capsys):
-    with pytest.raises(AssertionError):
-        compare_with_published({"initial_loss.test": 2.4}, same_setting=True)
-    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[1].split(" | ")]
-    assert row == ["initial_loss.test", "2.4000", "2.3220", "NO"]
-
-
-# ---------------------------------------------------------------------------------
-# A run in another setting
-# ---------------------------------------------------------------------------------
-
-
-def test_other_edition_never_fails_and_prints_nothing(capsys):
-    compare_with_published({"initial_loss.test": 99.0, "dataset_facts.ham": 1}, same_setting=False)
-    assert capsys.readouterr().out == ""
-
-
-def test_other_edition_still_needs_a_published_value():
-    with pytest.raises(KeyError, match="initial_loss.nothing"):
-        compare_with_published({"initial_loss.nothing": 1.0}, same_setting=False)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +75,59 @@ def test_published_setting_is_124m_on_the_uci_data(monkeypatch, model, data, sam
     assert is_published_setting() is same
 
 
-def test_variables_decide_where_nothing_is_said(monkeypatch):
-    monkeypatch.setenv("CHOOSE_MODEL", "gpt2-small (124M)")
-    with pytest.raises(AssertionError, match="initial_loss.test"):
-        compare_with_published({"initial_loss.test": 99.0})
+# ---------------------------------------------------------------------------------
+# A run in the published setting: the one that is chosen by no variable
+# ---------------------------------------------------------------------------------
+
+AGREEING = {
+    "dataset_facts.split_train_validation_test": [1045, 149, 300],
+    "head.outputs": [[-1.5853, 0.9905], [-3.7240, 7.4543], [-2.2661, 6.6049], [-3.5983, 3.9902]],
+    "initial_accuracy_percent.train": 46.2500001,
+    "initial_loss.train": 2.4579,
+    "generation.0.text": published("generation.0.text"),
+}
+
+
+def printed_rows(capsys):
+    return [[cell.strip() for cell in line.split(" | ")] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_run_within_the_tolerances_agrees(capsys):
+    compare_with_published(AGREEING)
+    assert [row[-1] for row in printed_rows(capsys)] == ["match"] + ["yes"] * 5
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("initial_loss.train", 2.459),
+        ("initial_loss.train", float("nan")),
+        ("initial_accuracy_percent.train", 47.5),  # one message of 80 more
+        ("initial_accuracy_percent.validation", 43.75),  # one less
+        ("dataset_facts.ham", 4824),
+        ("dataset_facts.split_train_validation_test", [1045, 149, 301]),
+        ("dataset_facts.split_train_validation_test", [1045, 149]),
+        ("head.outputs", [[-1.5854, 0.9904], [-3.7235, 7.4548], [-2.2661, 6.6049], [-3.5983, 3.9702]]),
+        ("generation.0.text", "Every effort moves you backward."),
+    ],
+)
+def test_run_beyond_the_tolerance_is_an_error_that_names_this_result_alone(key, value):
+    with pytest.raises(AssertionError) as error:
+        compare_with_published({**AGREEING, key: value})
+    assert [line.split(": this run")[0] for line in str(error.value).splitlines()[1:]] == [key]
+
+
+def test_table_is_printed_before_the_error(capsys):
+    with pytest.raises(AssertionError):
+        compare_with_published({"initial_loss.test": 2.4})
+    assert printed_rows(capsys)[1] == ["initial_loss.test", "2.4000", "2.3220", "NO"]
+
+
+def test_run_in_another_setting_never_fails_and_prints_nothing_but_needs_a_published_value(
+    capsys, monkeypatch
+):
+    monkeypatch.setenv("CHOOSE_DATA", "sample")
+    compare_with_published({"initial_loss.test": 99.0, "dataset_facts.ham": 1})
+    assert capsys.readouterr().out == ""
+    with pytest.raises(KeyError, match="initial_loss.nothing"):
+        compare_with_published({"initial_loss.nothing": 1.0})

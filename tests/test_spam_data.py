@@ -1,16 +1,20 @@
-"""spam_data.py: the messages are fetched, verified, balanced, split, tokenised and batched."""
+"""spam_data.py: the messages are fetched, verified, read, balanced, split, tokenised and batched."""
 
 import io
 import itertools
 import re
+import tracemalloc
 import zipfile
 
 import pandas as pd
 import pytest
 import torch
+from web_server import Answer
 
+import downloads
 import spam_data
 from downloads import DownloadError
+from edition import PAD_TOKEN_ID
 from spam_data import (
     ARCHIVE_NAME,
     SAMPLE_FILE,
@@ -19,15 +23,12 @@ from spam_data import (
     create_spam_loaders,
     download_and_unzip_spam_data,
     find_spam_file,
+    left_over_ham,
     random_split,
+    read_messages,
 )
 
-PADDING = 50256
 MESSAGES = "ham\tsee you at six\nspam\twin a prize\n"
-
-
-def read_messages(path):
-    return pd.read_csv(path, sep="\t", header=None, names=["Label", "Text"])
 
 
 # ---------------------------------------------------------------------------------
@@ -36,86 +37,17 @@ def read_messages(path):
 
 
 @pytest.fixture(scope="module")
-def sample_lines():
-    """[label, message] of each line, read without any help of a CSV reader."""
-    return [line.split("\t") for line in SAMPLE_FILE.read_text(encoding="utf-8").splitlines()]
+def sample_texts():
+    """The messages, read without any help of a CSV reader; test_sms_sample.py checks what they are like."""
+    return [line.split("\t")[1] for line in SAMPLE_FILE.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture(scope="module")
-def sample_texts(sample_lines):
-    return [text for _, text in sample_lines]
-
-
-def test_sample_has_two_columns(sample_lines):
-    assert {len(line) for line in sample_lines} == {2}
-
-
-def test_sample_has_two_labels(sample_lines):
-    assert {label for label, _ in sample_lines} == {"ham", "spam"}
-
-
-def test_sample_has_1200_distinct_messages_or_more(sample_texts):
-    assert len(set(sample_texts)) == len(sample_texts) >= 1200
-
-
-def test_about_a_quarter_of_the_sample_is_spam(sample_lines):
-    assert 0.2 <= sum(label == "spam" for label, _ in sample_lines) / len(sample_lines) <= 0.3
-
-
-def test_sample_reads_the_same_with_pandas(sample_texts):
-    assert read_messages(SAMPLE_FILE)["Text"].tolist() == sample_texts
-
-
-def test_sample_has_no_double_quote(sample_texts):
-    assert [text for text in sample_texts if '"' in text] == []
-
-
-def test_sample_message_has_no_space_at_its_ends(sample_texts):
-    assert [text for text in sample_texts if text != text.strip()] == []
-
-
-def test_longest_sample_message_has_about_100_tokens(sample_texts, tokenizer):
-    assert 80 <= max(len(tokenizer.encode(text)) for text in sample_texts) <= 105
-
-
-def test_near_duplicates_in_the_sample_are_under_one_percent(sample_texts):
-    # near duplicates share more than half of their 5-character sequences (Jaccard index)
-    grams = [{text[i : i + 5] for i in range(max(1, len(text) - 4))} for text in map(str.lower, sample_texts)]
-    near = set()
-    for (i, a), (j, b) in itertools.combinations(enumerate(grams), 2):
-        if not 0.5 < len(a) / len(b) < 2:
-            continue  # so different in length that they cannot share more than half
-        shared = len(a & b)
-        if shared / (len(a) + len(b) - shared) > 0.5:
-            near |= {i, j}
-    assert len(near) < 0.01 * len(sample_texts), [sample_texts[i] for i in near]
-
-
-# Ranges that the regulators of the UK (Ofcom) and North America (NANPA) keep for fiction
-FICTIONAL_NUMBER = re.compile(
-    r"""
-      (0|\+44)7700900\d{3}
-    | (0|\+44)(113|114|115|116|117|118|121|131|141|151|161)4960\d{3}
-    | (0|\+44)2079460\d{3} | (0|\+44)1914980\d{3} | (0|\+44)2920180\d{3} | (0|\+44)1632960\d{3}
-    | (\+?1)?(\d{3})?55501\d{2}
-    """,
-    re.VERBOSE,
-)
-
-
-def test_telephone_numbers_in_the_sample_are_from_ranges_for_fiction(sample_texts):
-    candidates = re.findall(r"\+?\d[\d ()./-]{5,}\d", "\n".join(sample_texts))
-    numbers = [re.sub(r"[^\d+]", "", candidate) for candidate in candidates]
-    numbers = [number for number in numbers if len(number) >= 7]
-    assert len(numbers) >= 50
-    assert [number for number in numbers if not FICTIONAL_NUMBER.fullmatch(number)] == []
-
-
-def test_links_in_the_sample_lead_nowhere(sample_texts):
-    # a link is what has a point between two letters and no space after it
-    links = re.findall(r"(?:https?://)?((?:[\w-]+\.)+[A-Za-z]{2,})\b", "\n".join(sample_texts))
-    assert len(links) >= 50
-    assert [link for link in links if not link.endswith((".example", ".test", ".invalid"))] == []
+def test_loaders_of_the_sample_have_its_length_and_share_no_message(sample_loaders, sample_texts, tokenizer):
+    assert sample_loaders[0].dataset.max_length <= max(len(tokenizer.encode(text)) for text in sample_texts)
+    texts = [set(loader.dataset.data["Text"]) for loader in sample_loaders]
+    left_over = set(left_over_ham(read_messages(SAMPLE_FILE))["Text"])
+    assert all(a.isdisjoint(b) for a, b in itertools.combinations([*texts, left_over], 2))
+    assert set().union(*texts, left_over) == set(sample_texts)
 
 
 # ---------------------------------------------------------------------------------
@@ -123,44 +55,21 @@ def test_links_in_the_sample_lead_nowhere(sample_texts):
 # ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def uci_balanced(uci_file):
-    return create_balanced_dataset(read_messages(uci_file))
-
-
-@pytest.fixture(scope="module")
-def uci_loaders(uci_file, tokenizer):
-    return create_spam_loaders(tokenizer, uci_file)
-
-
 def test_uci_has_4825_ham_and_747_spam_in_5572_rows(uci_file):
     df = read_messages(uci_file)
-    assert len(df) == 5572
     assert df["Label"].value_counts().to_dict() == {"ham": 4825, "spam": 747}
+    balanced = create_balanced_dataset(df)
+    assert balanced["Label"].value_counts().to_dict() == {"ham": 747, "spam": 747}
+    assert balanced.index[:5].tolist() == [4307, 4138, 4831, 4461, 5440]
+    assert [len(part) for part in random_split(balanced, 0.7, 0.1)] == [1045, 149, 300]
+    assert (len(left_over_ham(df)), len(df)) == (4078, 5572)
 
 
-def test_balanced_uci_has_747_of_each(uci_balanced):
-    assert uci_balanced["Label"].value_counts().to_dict() == {"ham": 747, "spam": 747}
-
-
-def test_first_balanced_uci_rows(uci_balanced):
-    assert uci_balanced.index[:5].tolist() == [4307, 4138, 4831, 4461, 5440]
-
-
-def test_uci_split(uci_balanced):
-    assert [len(part) for part in random_split(uci_balanced, 0.7, 0.1)] == [1045, 149, 300]
-
-
-def test_longest_uci_training_message_has_120_tokens(uci_loaders):
-    assert uci_loaders[0].dataset.max_length == 120
-
-
-def test_uci_batches(uci_loaders):
-    assert [len(loader) for loader in uci_loaders] == [130, 19, 38]
-
-
-def test_uci_batches_have_the_length_of_the_training_set(uci_loaders):
-    assert {tuple(ids.shape) for loader in uci_loaders for ids, _ in loader} == {(8, 120), (5, 120), (4, 120)}
+def test_uci_batches_have_the_length_of_the_training_set_120_tokens(uci_file, tokenizer):
+    loaders = create_spam_loaders(tokenizer, uci_file)
+    assert loaders[0].dataset.max_length == 120
+    assert [len(loader) for loader in loaders] == [130, 19, 38]
+    assert {tuple(ids.shape) for loader in loaders for ids, _ in loader} == {(8, 120), (5, 120), (4, 120)}
 
 
 # ---------------------------------------------------------------------------------
@@ -168,8 +77,8 @@ def test_uci_batches_have_the_length_of_the_training_set(uci_loaders):
 # ---------------------------------------------------------------------------------
 
 
-def write_zip(path, members):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def write_zip(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return path
@@ -177,10 +86,10 @@ def write_zip(path, members):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A folder for SPAM_MIRROR; empty at first."""
+    """The archive in the folder of SPAM_MIRROR; it is not there at first."""
     (tmp_path / "mirror").mkdir()
     monkeypatch.setenv("SPAM_MIRROR", str(tmp_path / "mirror"))
-    return tmp_path / "mirror"
+    return tmp_path / "mirror" / ARCHIVE_NAME
 
 
 @pytest.fixture
@@ -190,117 +99,94 @@ def unverified(monkeypatch):
 
 
 @pytest.fixture
-def fetch(tmp_path, monkeypatch, web_server):
+def folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def fetch(folder, monkeypatch, web_server):
     """A function that fetches the data file; the public addresses are on this machine and empty."""
     monkeypatch.setattr(spam_data, "BACKUP_URL", f"{web_server.url}/backup.zip")
+    monkeypatch.setattr(downloads, "BACKOFF", 0.01)
+    monkeypatch.setattr(downloads, "CHUNK", 1024)
 
     def run():
-        folder = tmp_path / "data"
-        download_and_unzip_spam_data(
-            f"{web_server.url}/uci.zip", folder / "archive.zip", folder, folder / "SMSSpamCollection.tsv"
-        )
-        return folder / "SMSSpamCollection.tsv"
+        path = folder / "SMSSpamCollection.tsv"
+        download_and_unzip_spam_data(f"{web_server.url}/uci.zip", folder / "archive.zip", folder, path)
+        return path
 
     return run
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_data_file_comes_from_a_folder(fetch, mirror, unverified):
-    write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES, "readme": "about"})
-    assert fetch().read_text() == MESSAGES
+def test_data_file_alone_is_unpacked_from_a_folder_once(fetch, mirror, unverified, folder, capsys):
+    write_zip(mirror, {"SMSSpamCollection": MESSAGES, "readme": "about"})
+    path = fetch()
+    assert path.read_text() == MESSAGES
+    assert names_in(folder) == ["SMSSpamCollection.tsv", "archive.zip"]
+    fetch()
+    assert capsys.readouterr().out.splitlines() == [
+        f"File downloaded and saved as {path}",
+        f"{path} already exists. Skipping download and extraction.",
+    ]
 
 
-def test_data_file_comes_from_a_web_address(fetch, mirror, unverified, web_server, monkeypatch):
-    archive = write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
-    web_server.files[f"/base/{ARCHIVE_NAME}"] = archive.read_bytes()
+def test_data_file_comes_from_a_web_address_and_a_cut_download_is_continued(
+    fetch, mirror, unverified, web_server, monkeypatch
+):
+    many = "".join(f"ham\tmessage {i * i}\n" for i in range(2000))
+    address = f"/base/{ARCHIVE_NAME}"
+    web_server.files[address] = write_zip(mirror, {"SMSSpamCollection": many}).read_bytes()
+    web_server.script[address] = [Answer(cut_after=5000)]
     monkeypatch.setenv("SPAM_MIRROR", f"{web_server.url}/base/")
-    assert fetch().read_text() == MESSAGES
+    assert fetch().read_text() == many
+    assert [status for _, status, _ in web_server.of(address)] == [200, 206]
 
 
-def test_backup_address_is_asked_last(fetch, mirror, unverified, web_server):
-    archive = write_zip(mirror / "other.zip", {"SMSSpamCollection": MESSAGES})
+def test_backup_address_is_asked_last(fetch, mirror, unverified, web_server, tmp_path):
+    archive = write_zip(tmp_path / "other.zip", {"SMSSpamCollection": MESSAGES})
     web_server.files["/backup.zip"] = archive.read_bytes()
     assert fetch().read_text() == MESSAGES
-    assert list(web_server.requests) == ["/uci.zip", "/backup.zip"]
+    assert [path for path, *_ in web_server.requests] == ["/uci.zip", "/backup.zip"]
 
 
-def test_only_the_data_file_is_unpacked(fetch, mirror, unverified):
-    write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES, "readme": "about"})
-    assert names_in(fetch().parent) == ["SMSSpamCollection.tsv", "archive.zip"]
-
-
-def test_fetching_says_what_it_did(fetch, mirror, unverified, capsys):
-    write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
-    path = fetch()
-    assert capsys.readouterr().out == f"File downloaded and saved as {path}\n"
-
-
-def test_fetching_twice_skips_the_second_time(fetch, mirror, unverified, capsys):
-    write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
-    fetch()
-    capsys.readouterr()
-    path = fetch()
-    assert capsys.readouterr().out == f"{path} already exists. Skipping download and extraction.\n"
-
-
-def test_archive_that_is_there_is_used(fetch, tmp_path, unverified, web_server, capsys):
-    (tmp_path / "data").mkdir()
-    archive = write_zip(tmp_path / "data" / "archive.zip", {"SMSSpamCollection": MESSAGES})
+def test_archive_that_is_there_is_used(fetch, folder, unverified, web_server, capsys):
+    archive = write_zip(folder / "archive.zip", {"SMSSpamCollection": MESSAGES})
     path = fetch()
     assert path.read_text() == MESSAGES
     assert not web_server.requests
     assert capsys.readouterr().out == f"{archive} already exists. Its data file is saved as {path}\n"
 
 
-def test_wrong_archive_that_is_there_is_replaced_by_the_right_one(fetch, mirror, tmp_path, unverified):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "archive.zip").write_bytes(b"cut")
-    archive = write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
-    assert fetch().read_text() == MESSAGES
-    assert (tmp_path / "data" / "archive.zip").read_bytes() == archive.read_bytes()
-
-
-def test_wrong_archive_that_is_there_survives_where_no_source_has_a_right_one(fetch, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "archive.zip").write_bytes(b"your own file")
+def test_wrong_archive_that_is_there_survives_until_a_source_has_a_right_one(
+    fetch, mirror, folder, unverified
+):
+    (folder / "archive.zip").write_bytes(b"your own file")
     with pytest.raises(DownloadError):
         fetch()
-    assert (tmp_path / "data" / "archive.zip").read_bytes() == b"your own file"
+    assert (folder / "archive.zip").read_bytes() == b"your own file"
+    write_zip(mirror, {"SMSSpamCollection": MESSAGES})
+    assert fetch().read_text() == MESSAGES
+    assert (folder / "archive.zip").read_bytes() == mirror.read_bytes()
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "folder/../../evil", "/etc/evil", "C:\\evil", "C:/evil", "..\\evil", "\\\\host\\evil"]
+    "name",
+    ["../evil", "folder/../../evil", "/etc/evil", "C:\\evil", "C:/evil", "..\\evil", "\\\\host\\evil", "./"],
 )
-def test_archive_with_a_path_trick_is_refused(fetch, mirror, unverified, tmp_path, name):
-    write_zip(mirror / ARCHIVE_NAME, {name: "evil", "SMSSpamCollection": MESSAGES})
-    with pytest.raises(DownloadError, match="the archive has an unsafe file name"):
-        fetch()
-    assert names_in(tmp_path / "data") == []
+def test_nothing_is_unpacked_by_the_names_in_an_archive(fetch, mirror, unverified, tmp_path, folder, name):
+    write_zip(mirror, {name: "evil", "SMSSpamCollection": MESSAGES})
+    assert fetch().read_text() == MESSAGES
+    assert names_in(folder) == ["SMSSpamCollection.tsv", "archive.zip"]
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_archive_with_an_entry_for_its_own_folder_is_read(fetch, mirror, unverified):
-    write_zip(mirror / ARCHIVE_NAME, {"./": "", "SMSSpamCollection": MESSAGES})
-    assert fetch().read_text() == MESSAGES
-
-
-def wrong_content(path):
-    write_zip(path, {"SMSSpamCollection": MESSAGES})
-
-
-def no_member(path):
-    write_zip(path, {"readme": "about"})
-
-
-def no_zip(path):
-    path.write_bytes(b"<html>Not found</html>")
-
-
 def cut_zip(path):
-    wrong_content(path)
+    write_zip(path, {"SMSSpamCollection": MESSAGES})
     path.write_bytes(path.read_bytes()[:-30])
 
 
@@ -312,7 +198,7 @@ def changed_zip(path):
 
 
 def encrypted_zip(path):
-    wrong_content(path)
+    write_zip(path, {"SMSSpamCollection": MESSAGES})
     content = bytearray(path.read_bytes())
     content[6] |= 1  # the flags in the header of the member and in the list at the end
     content[content.find(b"PK\x01\x02") + 8] |= 1
@@ -320,77 +206,73 @@ def encrypted_zip(path):
 
 
 BAD_ARCHIVES = {
-    wrong_content: "SMSSpamCollection has SHA-256 .* expected 7d039a24",
-    no_member: "the archive has no file 'SMSSpamCollection'",
-    no_zip: "not a valid zip archive",
-    cut_zip: "not a valid zip archive",
-    changed_zip: "not a valid zip archive",
-    encrypted_zip: "encrypted",
+    "wrong content": (
+        lambda path: write_zip(path, {"SMSSpamCollection": MESSAGES}),
+        "SMSSpamCollection has SHA-256 .* expected 7d039a24",
+    ),
+    "no member": (lambda path: write_zip(path, {"readme": "about"}), "no item named 'SMSSpamCollection'"),
+    "no zip": (lambda path: path.write_bytes(b"<html>Not found</html>"), "not the right zip archive"),
+    "cut": (cut_zip, "not the right zip archive"),
+    "changed": (changed_zip, "not the right zip archive"),
+    "encrypted": (encrypted_zip, "encrypted"),
 }
 
 
-@pytest.mark.parametrize("write", BAD_ARCHIVES, ids=lambda write: write.__name__)
-def test_bad_archive_is_refused_with_its_reason(fetch, mirror, write):
-    write(mirror / ARCHIVE_NAME)
-    with pytest.raises(DownloadError, match=BAD_ARCHIVES[write]):
+@pytest.mark.parametrize("kind", BAD_ARCHIVES)
+def test_bad_archive_is_refused_with_its_reason_and_leaves_nothing_behind(
+    fetch, mirror, web_server, folder, kind
+):
+    write, words = BAD_ARCHIVES[kind]
+    write(mirror)
+    with pytest.raises(DownloadError, match=words) as error:
         fetch()
-
-
-@pytest.mark.parametrize("write", BAD_ARCHIVES, ids=lambda write: write.__name__)
-def test_bad_archive_leaves_nothing_behind(fetch, mirror, tmp_path, write):
-    write(mirror / ARCHIVE_NAME)
-    with pytest.raises(Exception):  # noqa: B017 - which one is the fact of another test
-        fetch()
-    assert names_in(tmp_path / "data") == []
-
-
-def test_error_lists_each_address_and_the_way_on(fetch, mirror, web_server):
-    with pytest.raises(DownloadError) as error:
-        fetch()
-    for address in (mirror / ARCHIVE_NAME, f"{web_server.url}/uci.zip", f"{web_server.url}/backup.zip"):
+    assert names_in(folder) == []
+    for address in (mirror, f"{web_server.url}/uci.zip", f"{web_server.url}/backup.zip"):
         assert f"{address}\n" in str(error.value)
     assert "CHOOSE_DATA to 'sample'" in str(error.value)
 
 
-def test_wrong_file_that_is_there_is_named(fetch, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "SMSSpamCollection.tsv").write_text(MESSAGES)
-    with pytest.raises(ValueError, match="SMSSpamCollection.tsv is damaged or not the published file"):
+@pytest.mark.parametrize("kind", ["honest", "declared small", "bzip2"])
+def test_an_archive_that_unpacks_to_far_too_much_is_refused_before_it_is_unpacked(
+    fetch, mirror, unverified, monkeypatch, folder, kind
+):
+    monkeypatch.setattr(spam_data, "MAX_BYTES", 100_000)
+    write_zip(
+        mirror,
+        {"SMSSpamCollection": bytes(30_000_000)},
+        zipfile.ZIP_BZIP2 if kind == "bzip2" else zipfile.ZIP_DEFLATED,
+    )
+    if kind == "declared small":
+        size = (30_000_000).to_bytes(4, "little")
+        mirror.write_bytes(mirror.read_bytes().replace(size, (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    with pytest.raises(DownloadError, match="more than 100,000 bytes|Bad CRC-32|than with 'deflate'"):
         fetch()
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    assert names_in(folder) == []
 
 
-def test_wrong_file_that_is_there_is_kept(fetch, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "SMSSpamCollection.tsv").write_text(MESSAGES)
-    with pytest.raises(ValueError):
-        fetch()
-    assert (tmp_path / "data" / "SMSSpamCollection.tsv").read_text() == MESSAGES
+@pytest.mark.parametrize("finds", ["fetch", "find_spam_file"])
+def test_wrong_file_that_is_there_is_named_and_kept(fetch, folder, monkeypatch, finds):
+    monkeypatch.setattr(spam_data, "UCI_FOLDER", folder)
+    path = folder / "SMSSpamCollection.tsv"
+    path.write_text(MESSAGES)
+    with pytest.raises(ValueError, match=f"{path} is damaged or not the published file. Delete it"):
+        fetch() if finds == "fetch" else find_spam_file("uci")
+    assert path.read_text() == MESSAGES
 
 
-@pytest.mark.parametrize("name", ["sample", "uci"])
-def test_choice_of_the_messages_can_be_a_variable(monkeypatch, tmp_path, uci_stand_in, name):
-    monkeypatch.setenv("CHOOSE_DATA", name)
-    expected = {"sample": SAMPLE_FILE, "uci": tmp_path / "sms_spam_collection" / "SMSSpamCollection.tsv"}
-    assert find_spam_file().absolute() == expected[name]
-
-
-@pytest.fixture
-def uci_stand_in(mirror, unverified, monkeypatch, tmp_path):
-    """Three messages of our own in place of the UCI archive; the working folder is empty."""
+@pytest.mark.parametrize("name", [None, "uci", "sample"])
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_choice_of_the_messages(monkeypatch, tmp_path, mirror, unverified, name, by_variable):
     monkeypatch.chdir(tmp_path)
-    write_zip(mirror / ARCHIVE_NAME, {"SMSSpamCollection": MESSAGES})
-
-
-def test_uci_is_the_default_choice(uci_stand_in):
-    assert find_spam_file().read_text() == MESSAGES
-
-
-def test_damaged_uci_file_that_is_there_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sms_spam_collection").mkdir()
-    (tmp_path / "sms_spam_collection" / "SMSSpamCollection.tsv").write_text(MESSAGES)
-    with pytest.raises(ValueError, match="SMSSpamCollection.tsv is damaged or not the published file"):
-        find_spam_file("uci")
+    write_zip(mirror, {"SMSSpamCollection": MESSAGES})
+    if name and by_variable:
+        monkeypatch.setenv("CHOOSE_DATA", name)
+    path = find_spam_file(None if by_variable else name)
+    uci = tmp_path / "sms_spam_collection" / "SMSSpamCollection.tsv"
+    assert path.absolute() == (SAMPLE_FILE if name == "sample" else uci)
 
 
 def test_unknown_choice_is_named():
@@ -399,8 +281,53 @@ def test_unknown_choice_is_named():
 
 
 # ---------------------------------------------------------------------------------
-# Balance and split
+# Read, balance and split
 # ---------------------------------------------------------------------------------
+
+AS_PANDAS_READS = [
+    "ham\tNA\nspam\t2026\nham\tnull\nham\t\n",
+    'ham\t"quoted"\nham\ta "word"\nham\t"a ""b"" c" d\n',
+    'ham\t"from here\nspam\tto here" on\nham\tnext',
+    "\n\r\nham\ta\r\n\nspam\tb\n\n",
+    "\ufeffham\tmarked\nham\tnaïve 你好\n",
+]
+
+
+@pytest.mark.parametrize("content", [*AS_PANDAS_READS, SAMPLE_FILE.read_text(encoding="utf-8")])
+def test_messages_are_read_as_pandas_reads_them_but_all_are_texts(tmp_path, content):
+    path = tmp_path / "messages.tsv"
+    path.write_text(content, encoding="utf-8", newline="")
+    options = {"sep": "\t", "header": None, "names": ["Label", "Text"], "keep_default_na": False}
+    pd.testing.assert_frame_equal(read_messages(path), pd.read_csv(path, dtype=str, **options))
+
+
+def test_uci_is_read_as_pandas_reads_it(uci_file):
+    names = ["Label", "Text"]
+    assert read_messages(uci_file).equals(pd.read_csv(uci_file, sep="\t", header=None, names=names))
+
+
+@pytest.mark.parametrize(
+    "content, line, words",
+    [
+        (b"ham\ta\nspam b\n", 2, r"found \['spam b'\]"),
+        (b"ham\ta\tb\nham\tc\n", 1, r"found \['ham', 'a', 'b'\]"),
+        (b"\n\nLabel\tText\nham\ta\n", 3, r"found \['Label', 'Text'\]"),
+        (b"ham\ta\nSpam\tb\n", 2, r"found \['Spam', 'b'\]"),
+        (b'ham\t"a\nb"\n\nspam\n', 4, r"found \['spam'\]"),
+        (b'ham\ta\nham\t"b\nspam\tc\n', 2, "the quotation mark before this message has no counterpart"),
+        (b'ham\t"' + b"b" * 200_000, 1, "field larger than field limit"),
+        (b"ham\ta\nham\t\xff\n", 2, "can't decode byte 0xff"),
+        ("ham\ta\n".encode("utf-16"), 1, "can't decode byte"),
+    ],
+)
+def test_what_is_no_message_is_named_by_file_and_line(tmp_path, content, line, words):
+    path = tmp_path / "mine.tsv"
+    path.write_bytes(content)
+    expected = (
+        f"{re.escape(str(path))}, line {line}: .*{words}.*Expected in each line: ham or spam, a tab and the"
+    )
+    with pytest.raises(ValueError, match=expected):
+        read_messages(path)
 
 
 @pytest.fixture
@@ -409,42 +336,23 @@ def unbalanced():
     return pd.DataFrame({"Label": labels, "Text": [f"message {i}" for i in range(50)]})
 
 
-def test_balanced_set_has_as_much_ham_as_spam(unbalanced):
-    balanced = create_balanced_dataset(unbalanced)
-    assert balanced["Label"].value_counts().to_dict() == {"ham": 10, "spam": 10}
-
-
-def test_balanced_set_keeps_all_spam(unbalanced):
-    balanced = create_balanced_dataset(unbalanced)
-    assert balanced.index[10:].tolist() == list(range(40, 50))
-
-
-def test_balancing_is_repeatable(unbalanced):
-    assert create_balanced_dataset(unbalanced).equals(create_balanced_dataset(unbalanced))
-
-
-def test_balancing_changes_nothing_in_the_original(unbalanced):
+def test_balanced_set_keeps_all_spam_and_as_much_ham_and_the_rest_is_left_over(unbalanced):
     before = unbalanced.copy()
-    create_balanced_dataset(unbalanced)
+    balanced, left_over = create_balanced_dataset(unbalanced), left_over_ham(unbalanced)
+    assert balanced["Label"].value_counts().to_dict() == {"ham": 10, "spam": 10}
+    assert balanced.index[10:].tolist() == list(range(40, 50))
+    assert set(left_over["Label"]) == {"ham"} and left_over.index.is_monotonic_increasing
+    assert sorted([*balanced.index, *left_over.index]) == list(range(50))
+    assert balanced.equals(create_balanced_dataset(unbalanced))  # repeatable
     assert unbalanced.equals(before)
 
 
-def test_split_has_the_shares_asked_for(unbalanced):
-    assert [len(part) for part in random_split(unbalanced, 0.7, 0.1)] == [35, 5, 10]
-
-
-def test_split_loses_no_row_and_repeats_none(unbalanced):
+def test_split_shuffles_and_has_the_shares_asked_for(unbalanced):
     parts = random_split(unbalanced, 0.7, 0.1)
-    assert sorted(pd.concat(parts)["Text"]) == sorted(unbalanced["Text"])
-
-
-def test_split_shuffles(unbalanced):
-    assert random_split(unbalanced, 0.7, 0.1)[0]["Text"].tolist() != unbalanced["Text"][:35].tolist()
-
-
-def test_split_is_repeatable(unbalanced):
-    first, second = random_split(unbalanced, 0.7, 0.1), random_split(unbalanced, 0.7, 0.1)
-    assert all(a.equals(b) for a, b in zip(first, second))
+    assert [len(part) for part in parts] == [35, 5, 10]
+    assert sorted(pd.concat(parts)["Text"]) == sorted(unbalanced["Text"])  # no row is lost or repeated
+    assert parts[0]["Text"].tolist() != unbalanced["Text"][:35].tolist()
+    assert all(a.equals(b) for a, b in zip(parts, random_split(unbalanced, 0.7, 0.1)))
 
 
 # ---------------------------------------------------------------------------------
@@ -457,45 +365,32 @@ def dataset_of(texts, tokenizer, **arguments):
     return SpamDataset(io.StringIO(csv), tokenizer, **arguments)
 
 
-def test_item_is_the_padded_text_and_its_label(tokenizer):
-    csv = io.StringIO("Label,Text\n1,Do you have time\n0,Do you have time for that\n")
-    ids, label = SpamDataset(csv, tokenizer)[0]
-    assert ids.tolist() == [5211, 345, 423, 640, PADDING, PADDING]
-    assert label.item() == 1
+def test_item_is_the_padded_text_and_its_label_as_int64(tokenizer, tmp_path):
+    (tmp_path / "train.csv").write_text("Label,Text\n1,Do you have time\n0,Do you have time for that\n")
+    dataset = SpamDataset(tmp_path / "train.csv", tokenizer)
+    ids, label = dataset[0]
+    assert ids.tolist() == [5211, 345, 423, 640, PAD_TOKEN_ID, PAD_TOKEN_ID] and label.item() == 1
+    assert (ids.dtype, label.dtype, label.shape) == (torch.int64, torch.int64, ())
+    assert (len(dataset), dataset.max_length) == (2, 6)  # that of the longest
 
 
-def test_item_is_a_pair_of_int64_tensors(tokenizer):
-    ids, label = dataset_of(["Do you have time"], tokenizer)[0]
-    assert (ids.dtype, label.dtype, ids.shape, label.shape) == (torch.int64, torch.int64, (4,), ())
+@pytest.mark.parametrize(
+    "texts, arguments, expected",
+    [
+        (["Do you have time"], {"max_length": 3}, [5211, 345, 423]),
+        (["Do you"], {"max_length": 4, "pad_token_id": 7}, [5211, 345, 7, 7]),
+        (["", "Do you"], {}, [50256, 50256]),
+    ],
+)
+def test_messages_are_cut_or_filled(tokenizer, texts, arguments, expected):
+    assert dataset_of(texts, tokenizer, **arguments).encoded_texts[0] == expected
 
 
-def test_common_length_is_that_of_the_longest_message(tokenizer):
-    assert dataset_of(["Do you", "Do you have time"], tokenizer).max_length == 4
-
-
-def test_longer_messages_are_cut(tokenizer):
-    assert dataset_of(["Do you have time"], tokenizer, max_length=3).encoded_texts == [[5211, 345, 423]]
-
-
-def test_shorter_messages_are_filled(tokenizer):
-    dataset = dataset_of(["Do you"], tokenizer, max_length=4, pad_token_id=7)
-    assert dataset.encoded_texts == [[5211, 345, 7, 7]]
-
-
-def test_end_of_text_in_a_message_is_ordinary_text(tokenizer):
-    (ids,) = dataset_of(["a<|endoftext|>"], tokenizer).encoded_texts
-    assert PADDING not in ids
-    assert tokenizer.decode(ids) == "a<|endoftext|>"
-
-
-@pytest.mark.parametrize("text", ["NA", "null", "nan", "123", "True", "007"])
-def test_message_that_looks_like_a_value_is_a_text(tokenizer, text):
+@pytest.mark.parametrize("text", ["NA", "null", "nan", "123", "True", "007", "a<|endoftext|>"])
+def test_message_that_looks_like_a_value_or_a_special_token_is_a_text(tokenizer, text):
     (ids,) = dataset_of([text], tokenizer).encoded_texts
+    assert PAD_TOKEN_ID not in ids
     assert tokenizer.decode(ids) == text
-
-
-def test_empty_message_is_all_padding(tokenizer):
-    assert dataset_of(["", "Do you"], tokenizer).encoded_texts[0] == [PADDING, PADDING]
 
 
 def test_file_without_rows_is_refused(tokenizer):
@@ -503,92 +398,60 @@ def test_file_without_rows_is_refused(tokenizer):
         SpamDataset(io.StringIO("Label,Text\n"), tokenizer)
 
 
-def test_dataset_reads_a_file_by_its_path(tokenizer, tmp_path):
-    (tmp_path / "train.csv").write_text("Label,Text\n0,Do you\n1,have time\n")
-    assert len(SpamDataset(tmp_path / "train.csv", tokenizer)) == 2
-
-
 # ---------------------------------------------------------------------------------
 # Loaders
 # ---------------------------------------------------------------------------------
 
 
-def write_messages(path, num_ham, num_spam):
-    ham = [f"ham\tsee you at {i}\n" for i in range(num_ham)]
+@pytest.fixture
+def messages(tmp_path):
+    """A file of 50 + 30 messages: balanced 42 for training, 6 for validation, 12 for testing."""
+    return write_messages(tmp_path / "messages.tsv", [f"see you at {i}" for i in range(50)], 30)
+
+
+def write_messages(path, ham, num_spam):
     spam = [f"spam\twin prize {i} now\n" for i in range(num_spam)]
-    path.write_text("".join(ham + spam))
+    path.write_text("".join([*(f"ham\t{text}\n" for text in ham), *spam]))
     return path
 
 
-@pytest.fixture
-def loaders(tokenizer, tmp_path):
-    # 30 + 30 balanced messages: 42 for training, 6 for validation, 12 for testing
-    return create_spam_loaders(tokenizer, write_messages(tmp_path / "messages.tsv", 50, 30))
-
-
-def test_loaders_have_the_walk_throughs_batches(loaders):
-    assert [len(loader) for loader in loaders] == [5, 1, 2]
-
-
-def test_training_loader_drops_its_last_incomplete_batch(loaders):
-    assert [len(labels) for _, labels in loaders[0]] == [8, 8, 8, 8, 8]
-
-
-def test_test_loader_keeps_its_last_incomplete_batch(loaders):
-    assert [len(labels) for _, labels in loaders[2]] == [8, 4]
-
-
-def test_batch_size_can_be_chosen(tokenizer, tmp_path):
-    path = write_messages(tmp_path / "messages.tsv", 50, 30)
-    assert [len(loader) for loader in create_spam_loaders(tokenizer, path, batch_size=5)] == [8, 2, 3]
-
-
-def test_all_sets_have_the_length_of_the_training_set(loaders):
-    length = loaders[0].dataset.max_length
-    assert {ids.shape[1] for loader in loaders for ids, _ in loader} == {length}
-
-
-def test_spam_is_labelled_1_and_ham_0(loaders):
+def test_loaders_have_the_walk_throughs_batches(tokenizer, messages, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    loaders = create_spam_loaders(tokenizer, messages)
+    assert names_in(tmp_path / "empty") == []  # no file is left
+    assert [len(labels) for _, labels in loaders[0]] == [8] * 5  # drops its last incomplete batch
+    assert [len(labels) for loader in loaders[1:] for _, labels in loader] == [6, 8, 4]
+    assert {ids.shape[1] for loader in loaders for ids, _ in loader} == {loaders[0].dataset.max_length}
     for loader in loaders:
         data = loader.dataset.data
-        assert (data["Label"] == data["Text"].str.startswith("win")).all()
+        assert (data["Label"] == data["Text"].str.startswith("win")).all()  # spam is 1 and ham 0
+    assert [len(loader) for loader in create_spam_loaders(tokenizer, messages, batch_size=5)] == [8, 2, 3]
 
 
-def test_training_loader_shuffles(loaders):
-    first, second = ([labels.tolist() for _, labels in loaders[0]] for _ in range(2))
-    assert first != second
-
-
-def test_test_loader_keeps_its_order(loaders):
+def test_training_loader_shuffles_and_test_loader_does_not(tokenizer, messages):
+    loaders = create_spam_loaders(tokenizer, messages)
+    first, second = (torch.cat([ids for ids, _ in loaders[0]]) for _ in range(2))
+    assert not torch.equal(first, second)
+    again = torch.cat([ids for ids, _ in create_spam_loaders(tokenizer, messages)[0]])
+    assert torch.equal(first, again)  # new loaders give the same batches
     labels = torch.cat([labels for _, labels in loaders[2]])
     assert labels.tolist() == loaders[2].dataset.data["Label"].tolist()
 
 
-def test_new_loaders_give_the_same_batches_again(tokenizer, tmp_path):
-    path = write_messages(tmp_path / "messages.tsv", 50, 30)
-    first, second = (torch.cat([ids for ids, _ in create_spam_loaders(tokenizer, path)[0]]) for _ in range(2))
-    assert torch.equal(first, second)
-
-
-def test_loaders_leave_no_file(tokenizer, tmp_path, monkeypatch):
-    path = write_messages(tmp_path / "messages.tsv", 50, 30)
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
-    create_spam_loaders(tokenizer, path)
-    assert names_in(tmp_path / "empty") == []
-
-
 def test_message_na_reaches_the_loaders(tokenizer, tmp_path):
-    path = write_messages(tmp_path / "messages.tsv", 0, 30)
-    path.write_text("ham\tNA\n" * 30 + path.read_text())
+    path = write_messages(tmp_path / "messages.tsv", ["NA"] * 30, 30)
     texts = [text for loader in create_spam_loaders(tokenizer, path) for text in loader.dataset.data["Text"]]
     assert texts.count("NA") == 30
 
 
-def test_loaders_of_the_sample_have_its_length(sample_loaders, sample_texts, tokenizer):
-    assert sample_loaders[0].dataset.max_length <= max(len(tokenizer.encode(text)) for text in sample_texts)
+@pytest.mark.parametrize("num_ham, num_spam", [(0, 0), (50, 0), (50, 4), (10, 11)])
+def test_messages_that_cannot_be_balanced_are_named(tokenizer, tmp_path, num_ham, num_spam):
+    path = write_messages(tmp_path / "mine.tsv", ["hello"] * num_ham, num_spam)
+    with pytest.raises(ValueError, match=f"mine.tsv has {num_ham} ham, {num_spam} spam. Needed: 5 spam"):
+        create_spam_loaders(tokenizer, path)
 
 
-def test_loaders_of_the_sample_share_no_message(sample_loaders):
-    texts = [set(loader.dataset.data["Text"]) for loader in sample_loaders]
-    assert all(a.isdisjoint(b) for a, b in itertools.combinations(texts, 2))
+def test_ten_messages_are_enough(tokenizer, tmp_path):
+    path = write_messages(tmp_path / "mine.tsv", ["hello"] * 5, 5)
+    assert [len(loader.dataset) for loader in create_spam_loaders(tokenizer, path)] == [7, 1, 2]

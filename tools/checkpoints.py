@@ -10,7 +10,7 @@ from gpt_download import check_shapes, expected_shapes, import_tensorflow
 
 
 def write_tensorflow_checkpoint(folder, settings, flat, dtype=np.float32):
-    """Write a checkpoint in OpenAI's layout: what ``read_tensorflow_checkpoint`` reads.
+    """Write a checkpoint in OpenAI's layout: what ``gpt_download.tensorflow_tensors`` reads.
 
     Args:
         folder (str or Path): gets ``checkpoint hparams.json model.ckpt.*``.

@@ -91,6 +91,11 @@ Live.define("attention", (ui, body) => {
     if (roomy) {
       labels.append(...[words.ham, words.spam].map((name, k) => at(scoreAt + (k + 0.5) * (right / 2 - 4), top - 6, { class: "live-columnname live-class" }, name)));
     }
+    let message = T; // tokens before the padding
+    while (message > 0 && tokens[message - 1].id === build.config.vocab_size - 1) message -= 1;
+    if (message < T && !roomy) {
+      labels.append(at(left + message * side, 0, { class: "live-padding", style: { height: `${top + area}px` } }, words.padding));
+    }
     labels.append(at(left - 3, top + (T - 1) * side - 2, { class: "live-lastrow", style: { width: `${scoreAt + right - 2 - left}px`, height: `${side + 3}px` } }));
     matrix.dataset.left = left;
     matrix.dataset.top = top;
@@ -155,6 +160,7 @@ Live.define("attention", (ui, body) => {
   }
 
   function show(result) {
+    if (data?.T !== result.tokens.length) cell = null;
     data = { ...result, T: result.tokens.length };
     draw();
   }

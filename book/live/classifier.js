@@ -9,6 +9,7 @@ Live.define("classifier", (ui, body) => {
     rows: 3, value: shown.text, placeholder: words.placeholder, oninput: () => read(text.value),
   });
   const meters = ["before", "after"].map((when) => meter(when));
+  const scales = h("div", { class: "live-meters" });
   const count = h("p", { class: "live-note" });
   const tokens = h("div", { class: "live-tokens", role: "group", "aria-labelledby": ui.id("tokens") });
   const detail = h("p", { class: "live-note live-detail", "aria-live": "polite" });
@@ -70,8 +71,10 @@ Live.define("classifier", (ui, body) => {
 
   // Classify; then leave out one token at a time, from the last to the first (see worker.js).
   const classify = ui.latest(async (message, turn, overtaken) => {
-    const result = { ...await ui.engine.ask("classify", message), text: message };
+    const answer = await ui.engine.ask("classify", message).catch((error) => { busy(false); throw error; });
     if (turn !== alive) return;
+    busy(false);
+    const result = { ...answer, text: message };
     result.effects = Array(result.tokens.length).fill(null);
     show(result);
     ui.announce(say(words.said, {
@@ -98,8 +101,13 @@ Live.define("classifier", (ui, body) => {
   function read(message) {
     const stored = example.messages.find((known) => known.text === message);
     alive += 1;
+    busy(!stored);
     if (stored) show(stored);
     else classify(message, alive);
+  }
+
+  function busy(whether) { // the numbers shown are those of another text
+    scales.setAttribute("aria-busy", whether);
   }
 
   function choose(i) {
@@ -112,18 +120,20 @@ Live.define("classifier", (ui, body) => {
     h("div", { class: "live-row", role: "group", "aria-label": words.examples },
       example.messages.map((_, i) => ui.button(words.exampleNames[i], () => choose(i))),
       ui.button(words.reset, () => choose(0), { class: "live-button live-reset" })),
-    h("div", { class: "live-meters" },
-      h("div", { class: "live-heading" }, words.probability),
-      meters.map((each) => each.element),
-      h("div", { class: "live-scale", "aria-hidden": "true" }, h("span", {}), h("span", {},
-        [0, 1].map((at) => h("span", { style: { left: `${at * 100}%` } }, percent(at))),
-        h("span", { class: "live-at", style: { left: `${threshold * 100}%` } }, say(words.threshold, { value: ui.number(threshold, 2) }))), h("span", {}))),
+    scales,
     h("div", { class: "live-heading", id: ui.id("tokens") }, words.tokens,
-      h("span", { class: "live-legend", "aria-hidden": "true" }, 
+      h("span", { class: "live-legend", "aria-hidden": "true" },
         h("span", {}, h("i", { "data-towards": "ham" }), words.legendHam),
         h("span", {}, h("i", { "data-towards": "spam" }), words.legendSpam))),
     tokens, detail,
     h("div", { class: "live-foot" }, count, model),
+  );
+  scales.append(
+    h("div", { class: "live-heading" }, words.probability),
+    ...meters.map((each) => each.element),
+    h("div", { class: "live-scale", "aria-hidden": "true" }, h("span", {}), h("span", {},
+      [0, 1].filter((at) => Math.abs(at - threshold) > 0.2).map((at) => h("span", { class: `live-end-${at}`, style: { left: `${at * 100}%` } }, percent(at))),
+      h("span", { class: "live-at", style: { left: `${threshold * 100}%` } }, say(words.threshold, { value: ui.number(threshold, 2) }))), h("span", {})),
   );
   show(shown);
 });

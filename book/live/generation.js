@@ -30,10 +30,11 @@ Live.define("generation", (ui, body) => {
     return ((x ^ (x >>> 14)) >>> 0) / 4294967296;
   }
 
-  // After how many tokens the text repeats itself, at least three times in a row; 0: it does not.
+  // After how many tokens the text repeats itself: twice in a row, short ones three times; 0: it does not.
   function period(ids) {
-    for (let p = 1; p <= 30 && 3 * p <= ids.length; p++) {
-      if (ids.slice(-2 * p).every((id, i) => id === ids[ids.length - 3 * p + i])) return p;
+    for (let p = 1; p <= 40; p++) {
+      const same = (p < 5 ? 2 : 1) * p; // so many of the last tokens stand p tokens earlier as well
+      if (ids.length >= same + p && ids.slice(-same).every((id, i) => id === ids[ids.length - same - p + i])) return p;
     }
     return 0;
   }

@@ -1,4 +1,4 @@
-// GPT-2 in plain JavaScript: the model of previous_chapters.py, with the same names, in the reader's browser.
+// GPT-2 in plain JavaScript: the model of previous_chapters.py, with the same names, in a browser.
 //
 // One set of weights holds a language model and a classifier. They share the embeddings and all blocks
 // before the first one that fine-tuning changed; from there on each has its own.
@@ -6,7 +6,8 @@
 // Shapes in comments: T tokens, C the embedding width (emb_dim), H attention heads, D = C / H the width
 // of one head, V the vocabulary size. A matrix is one flat array, row after row.
 
-if (typeof require !== "undefined") Object.assign(globalThis, require("./simd.js")); // in Node: KERNEL, TILE, PANEL
+// KERNEL, TILE and PANEL come from simd.js: in a browser by being there, in Node like this.
+if (typeof require !== "undefined") Object.assign(globalThis, require("./simd.js"));
 
 class GPT2 {
   // header: { config, settings, tensors: { name: { shape, dtype, offset, scales } } }; buffer: the values.
@@ -22,7 +23,7 @@ class GPT2 {
     this.floats = new Float32Array(this.memory.buffer);
     this.used = 0;
     this.kernel = simd && WebAssembly.validate(KERNEL)
-      ? new WebAssembly.Instance(new WebAssembly.Module(KERNEL), { js: { memory: this.memory } }).exports.linear
+      ? new WebAssembly.Instance(new WebAssembly.Module(KERNEL), { js: this }).exports.linear
       : (...args) => linearInJavaScript(this.floats, ...args);
 
     this.x = this.room(rows * C); // the residual stream, (T, C)
@@ -35,9 +36,10 @@ class GPT2 {
     const changed = numbers.filter((i) => `classifier.trf_blocks.${i}.norm1.scale` in header.tensors);
     this.shared = Math.min(...changed, this.n_layers); // blocks before this one are the same in both
     const blocks = numbers.map((i) => this.block(`trf_blocks.${i}`));
-    const own = numbers.map((i) => (changed.includes(i) ? this.block(`classifier.trf_blocks.${i}`) : blocks[i]));
-    this.pretrained = { blocks, norm: this.norm("final_norm"), head: this.head("untrained.out_head") };
-    this.finetuned = { blocks: own, norm: this.norm("classifier.final_norm"), head: this.head("classifier.out_head") };
+    const own = blocks.map((block, i) => (changed.includes(i) ? this.block(`classifier.trf_blocks.${i}`) : block));
+    const ends = (norm, head) => ({ norm: this.norm(norm), head: this.head(head) });
+    this.pretrained = { blocks, ...ends("final_norm", "untrained.out_head") };
+    this.finetuned = { blocks: own, ...ends("classifier.final_norm", "classifier.out_head") };
   }
 
   // ---- Parameters ----
@@ -47,12 +49,13 @@ class GPT2 {
     return this.floats.subarray(this.used - length, this.used);
   }
 
-  // A parameter as it is stored: int8 values with one scale a row, float32, or float16 (as 16-bit integers).
+  // A parameter as it is stored: int8 values with one scale a row, float32, or float16 (in 16 bits).
   tensor(name) {
     const { shape, dtype, offset, scales } = this.header.tensors[name];
     const Kind = { int8: Int8Array, float16: Uint16Array, float32: Float32Array }[dtype];
     const values = new Kind(this.buffer, offset, shape.reduce((a, b) => a * b));
-    return { shape, dtype, values, scales: scales === undefined ? null : new Float32Array(this.buffer, scales, shape[0]) };
+    const rowScales = scales === undefined ? null : new Float32Array(this.buffer, scales, shape[0]);
+    return { shape, dtype, values, scales: rowScales };
   }
 
   // Value i of a stored parameter as a number.
@@ -101,10 +104,12 @@ class GPT2 {
   // ---- The parts of a block, each for n tokens ----
 
   linear(x, layer, y, n) { // (n, nIn) -> (n, nOut): y = x Wᵀ + b
-    this.kernel(x.byteOffset, layer.weight.byteOffset, layer.bias.byteOffset, y.byteOffset, n, layer.nIn, layer.nOut);
+    const [at, w, b, to] = [x, layer.weight, layer.bias, y].map((array) => array.byteOffset);
+    this.kernel(at, w, b, to, n, layer.nIn, layer.nOut);
   }
 
-  layerNorm(x, { scale, shift }, y, n) { // each token's vector to mean 0 and variance 1, then scaled and shifted
+  // Each token's vector to mean 0 and variance 1, then scaled and shifted: x -> y, both (n, C)
+  layerNorm(x, { scale, shift }, y, n) {
     const C = this.emb_dim;
     for (let start = 0, mean = 0, variance = 0; start < n * C; start += C, mean = variance = 0) {
       for (let c = 0; c < C; c++) mean += x[start + c] / C;
@@ -172,10 +177,11 @@ class GPT2 {
 
   embed(ids, first) { // token plus position embeddings -> x
     const C = this.emb_dim;
-    if (ids.length > this.context_length) throw new RangeError(`${ids.length} tokens; at most ${this.context_length}`);
+    if (ids.length > this.context_length) throw new RangeError(`more than ${this.context_length} tokens`);
     for (let t = first; t < ids.length; t++) {
       for (let c = 0; c < C; c++) {
-        this.x[(t - first) * C + c] = this.value(this.tokEmb, ids[t] * C + c) + this.value(this.posEmb, t * C + c);
+        const i = (t - first) * C + c;
+        this.x[i] = this.value(this.tokEmb, ids[t] * C + c) + this.value(this.posEmb, t * C + c);
       }
     }
   }

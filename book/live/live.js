@@ -142,6 +142,7 @@ const Live = (() => {
     starting ??= start().catch((error) => {
       worker?.terminate();
       starting = worker = null;
+      if (error.name !== "AbortError") store("readwrite", (weights) => weights.clear()); // what is kept may be damaged
       change(error.name === "AbortError" ? "idle" : "failed");
       throw error;
     });
@@ -229,7 +230,7 @@ const Live = (() => {
           again.hidden = state !== "failed";
           if (progress) bar.value = progress;
           else bar.removeAttribute("value");
-          text.textContent = say(words.model[state], { size, percent: percent(progress) });
+          text.textContent = say(words.model[state], { model: build.model, size, percent: percent(progress) });
           if (state !== former) ui.announce(text.textContent);
           former = state;
         };
@@ -247,7 +248,11 @@ const Live = (() => {
           while (next) {
             const args = next;
             next = null;
-            try { await work(...args, () => next !== null); } catch { /* the model bar says so */ }
+            try {
+              await work(...args, () => next !== null);
+            } catch (error) {
+              if (engine.state === "ready") console.error(error); // else the model bar says what is wrong
+            }
           }
           running = false;
         };

@@ -9,6 +9,12 @@ Live.define("loss", (ui, body) => {
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
   const margins = () => example[when];
   const accuracyAt = (b) => margins().filter((m, i) => (m + b > 0) === (labels[i] === 1)).length / N;
+  // Accuracy over the bias, exactly: it jumps where a margin changes its sign, at b = -m.
+  function stairs() {
+    const jumps = margins().map((m, i) => [-m, labels[i] ? 1 / N : -1 / N]).filter(([b]) => Math.abs(b) < WIDEST).sort((a, b) => a[0] - b[0]);
+    let level = accuracyAt(-WIDEST);
+    return [[-WIDEST, level], ...jumps.flatMap(([b, step]) => [[b, level], [b, (level += step)]]), [WIDEST, level]];
+  }
   const lossAt = (b) => margins().reduce((sum, m, i) => {
     const z = (labels[i] ? 1 : -1) * (m + b); // cross-entropy of the right class: log(1 + exp(-z))
     return sum + (z > 0 ? Math.log1p(Math.exp(-z)) : -z + Math.log1p(Math.exp(z)));
@@ -44,16 +50,16 @@ Live.define("loss", (ui, body) => {
     const steps = Array.from({ length: 241 }, (_, i) => -WIDEST + (i / 240) * 2 * WIDEST);
     const highest = Math.max(1, ...[-WIDEST, WIDEST].map(lossAt)), left = 44, gap = 22, height = 96;
     const x = plot.scale([-WIDEST, WIDEST], [left, width - 8]);
-    const one = (top, values, y, name, format, ends, extra) => [
+    const one = (top, points, y, name, format, ends, extra) => [
       plot.text(left, top - 8, name, { class: "live-strong" }),
       ends.map((v) => [svg("line", { x1: left, x2: width - 8, y1: y(v), y2: y(v), class: "live-grid" }), plot.text(left - 6, y(v) + 4, format(v), { "text-anchor": "end" })]),
-      svg("polyline", { points: values.map((v, i) => `${x(steps[i])},${y(v)}`).join(" "), class: `live-curve ${extra}` }),
+      svg("polyline", { points: points.map(([b, v]) => `${x(b)},${y(v)}`).join(" "), class: `live-curve ${extra}` }),
     ];
     const ya = plot.scale([0, 1], [24 + height, 24]), yl = plot.scale([0, highest], [24 + 2 * height + gap + 20, 24 + height + gap + 20]);
     const s = slopeAt(bias), reach = 1.6, bottom = 24 + 2 * height + gap + 20;
     return { height: bottom + 44, children: [
-      one(24, steps.map(accuracyAt), ya, words.accuracy, (v) => percent(v), [0, 0.5, 1], "live-stairs"),
-      one(24 + height + gap + 20, steps.map(lossAt), yl, words.loss, (v) => (v === Math.log(2) ? words.log2 : number(v, 1)), [Math.log(2), highest], ""),
+      one(24, stairs(), ya, words.accuracy, (v) => percent(v), [0, 0.5, 1], "live-stairs"),
+      one(24 + height + gap + 20, steps.map((b) => [b, lossAt(b)]), yl, words.loss, (v) => (v === Math.log(2) ? words.log2 : number(v, 1)), [Math.log(2), highest], ""),
       svg("line", { x1: x(bias), x2: x(bias), y1: 18, y2: bottom, class: "live-decision" }),
       svg("line", { x1: x(bias - reach), x2: x(bias + reach), y1: yl(lossAt(bias) - s * reach), y2: yl(lossAt(bias) + s * reach), class: "live-tangent" }),
       svg("circle", { cx: x(bias), cy: ya(accuracyAt(bias)), r: 5, fill: "currentColor" }),

@@ -65,6 +65,7 @@ def make_small_book(folder, names=tuple(LIVE)):
 
 def photograph(page, name):
     """Photograph the figure on an open page into ``book/figures/live``."""
+    page.add_style_tag(content=".live-foot { display: none !important; }")  # what it says is of the page
     figure = page.locator(f'[data-live="{name}"][data-state="live"]')
     picture = Image.open(io.BytesIO(figure.screenshot(animations="disabled"))).convert("RGB")
     path = FOLDER / "live" / f"{name}.png"

@@ -21,16 +21,21 @@ function linearInJavaScript(memory, x, weight, bias, y, n, nIn, nOut) {
 // bytes; the functions below name them (webassembly.github.io/spec), and KERNEL reads like the code above.
 // It always computes a whole tile of four tokens: memory has room for the rows that nobody reads.
 const KERNEL = (() => {
-  const [x, weight, bias, y, n, nIn, nOut, o, t, w, end, row, out, x0, x1, x2, x3] = Array(17).keys(); // integers
-  const [w0, w1, ...sums] = Array(10).fill(17).map((first, i) => first + i); // vectors: a row of weights, 4 x 2 sums
-  const leb = (value) => (value < 128 ? [value] : [(value & 127) | 128, ...leb(value >> 7)]); // a number in bytes
-  const get = (local) => [0x20, local], set = (local, ...value) => [...value, 0x21, local], int = (value) => [0x41, value];
-  const add = (...parts) => parts.reduce((a, b) => [a, b, 0x6a]), times = (a, b) => [a, b, 0x6c];
-  const repeat = (body, a, b) => [0x03, 0x40, body, get(a), get(b), 0x49, 0x0d, 0, 0x0b]; // do body while a < b
-  const load = (at, offset = 0) => [at, 0xfd, 0x00, 2, offset], splat = (at) => [at, 0xfd, 0x09, 2, 0]; // one float, four times
+  // Variables by their numbers: integers first, then vectors, a row of weights and 4 x 2 sums.
+  const [x, weight, bias, y, n, nIn, nOut, o, t, w, end, row, out, x0, x1, x2, x3] = Array(17).keys();
+  const [w0, w1, ...sums] = Array(10).fill(17).map((first, i) => first + i), rows = [x0, x1, x2, x3];
+
+  // A number in bytes (LEB128); read and set a variable; a constant, and arithmetic with integers.
+  const leb = (value) => (value < 128 ? [value] : [(value & 127) | 128, ...leb(value >> 7)]);
+  const get = (local) => [0x20, local], set = (local, ...value) => [...value, 0x21, local];
+  const int = (value) => [0x41, value], four = int(4), times = (a, b) => [a, b, 0x6c];
+  const add = (...parts) => parts.reduce((a, b) => [a, b, 0x6a]);
+  // Do the body while a < b.
+  const repeat = (body, a, b) => [0x03, 0x40, body, get(a), get(b), 0x49, 0x0d, 0, 0x0b];
+  // Four floats from memory and back, one float four times, and arithmetic with four floats.
+  const load = (at, offset = 0) => [at, 0xfd, 0x00, 2, offset], splat = (at) => [at, 0xfd, 0x09, 2, 0];
   const store = (at, value, offset) => [at, value, 0xfd, 0x0b, 2, offset];
   const vadd = (a, b) => [a, b, 0xfd, 0xe4, 1], vtimes = (a, b) => [a, b, 0xfd, 0xe6, 1];
-  const rows = [x0, x1, x2, x3], four = int(4);
 
   const multiply = [
     set(w0, load(get(w))), set(w1, load(get(w), 16)),
@@ -39,9 +44,11 @@ const KERNEL = (() => {
     rows.map((xt) => set(xt, add(get(xt), four))), set(w, add(get(w), int(32))),
   ];
   const tile = [
-    set(x0, add(get(x), times(get(t), get(row)))), [x1, x2, x3].map((xt) => set(xt, add(get(xt - 1), get(row)))),
+    set(x0, add(get(x), times(get(t), get(row)))),
+    [x1, x2, x3].map((xt) => set(xt, add(get(xt - 1), get(row)))),
     sums.map((sum, i) => set(sum, load(add(get(bias), times(get(o), four)), 16 * (i % 2)))),
-    set(w, add(get(weight), times(get(o), get(row)))), set(end, add(get(weight), times(add(get(o), int(PANEL)), get(row)))),
+    set(w, add(get(weight), times(get(o), get(row)))),
+    set(end, add(get(w), times(int(PANEL), get(row)))),
     repeat(multiply, w, end),
     set(out, add(get(y), times(add(times(get(t), get(nOut)), get(o)), four))),
     rows.map((_, r) => [store(get(out), get(sums[2 * r]), 0), store(get(out), get(sums[2 * r + 1]), 16),

@@ -64,7 +64,7 @@ class Tokenizer {
     const next = ids.map((_, i) => i + 1), previous = ids.map((_, i) => i - 1); // neighbours not yet merged
     const heap = new Heap();
     const consider = (i) => { // the pair that starts at i: lowest ID first, then leftmost
-      const merged = i >= 0 && next[i] < ids.length ? this.merges.get(ids[i] * 65536 + ids[next[i]]) : undefined;
+      const merged = i < 0 ? undefined : this.merges.get(ids[i] * 65536 + ids[next[i]]); // NaN at the end
       if (merged !== undefined) heap.push(merged * 2 ** 32 + i);
     };
     ids.forEach((_, i) => consider(i));

@@ -8,7 +8,7 @@ Live.define("training", (ui, body) => {
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
   const accuracies = margins.map((row) => row.filter((m, i) => (m > 0) === (labels[i] === 1)).length / N);
   const losses = margins.map((row) => row.reduce((sum, m, i) => sum - Math.log(Math.max(1e-12, sigmoid(labels[i] ? m : -m))), 0) / N);
-  const reach = Math.max(...margins.flat().map(Math.abs)) * 1.05;
+  const reach = Math.max(...margins.map((row) => Math.max(...row.map(Math.abs)))) * 1.05;
 
   function hardest() { // the message that is misread most at the end
     const wrong = example.margins.at(-1).map((m, i) => (labels[i] ? m : -m));

@@ -1,0 +1,328 @@
+"""What the stored answers show: every number here is computed from ``results/predictions/``.
+
+``python experiments.py report`` computes them, keeps them in ``results/findings.json`` and
+prints them: what is clear, what is not decided, what differs from the published run. Accuracies
+and shares are between 0 and 1; a triple is a value with its 95 % interval, (value, low, high).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from evidence import (
+    at_threshold,
+    best_threshold,
+    class_weights,
+    correct_prior,
+    expected_calibration_error,
+    fit_platt,
+    holm,
+    mcnemar,
+    mean_accuracy,
+    paired_difference,
+    precision_recall,
+    ranking,
+    verdict,
+    weighted_log_loss,
+    with_interval,
+)
+from files import atomic_file
+from records import key_of, lock_of
+from reference_results import published
+
+NUM_NEW_LABELS = 200  # messages of the other collection that are labelled, for a threshold of its own
+RECALLS = np.linspace(0.05, 1, 20)  # points of the precision-recall curve
+
+
+class Answers:
+    """The stored answers of one model and data set: entries {row: entry}, and arrays of log-odds."""
+
+    def __init__(self, entries, arrays):
+        self.entries, self.arrays = entries, arrays
+
+    def __contains__(self, row):
+        return row in self.entries
+
+    def z(self, row, set_name):
+        """Log-odds of all runs: (S, N)."""
+        runs = sorted(self.entries[row]["per_seed"], key=lambda run: run["seed"] or 0)
+        return np.stack([self.arrays[key_of(row, run, set_name)] for run in runs]).astype(float)
+
+    def labels(self, set_name):
+        return self.arrays[f"labels/{set_name}"]
+
+    def correct(self, row, set_name="test"):
+        """Which messages each run got right: bool (S, N)."""
+        return (self.z(row, set_name) > 0) == (self.labels(set_name) == 1)
+
+    def has(self, row, set_name):
+        return row in self and any(
+            key_of(row, run, set_name) in self.arrays for run in self.entries[row]["per_seed"]
+        )
+
+
+def find_accuracies(answers):
+    """Test accuracy of each row, seeds that did not converge, and whether a better rate may lie outside."""
+    found = {}
+    for row, entry in answers.entries.items():
+        rates = {run["learning_rate"] for run in entry.get("tried", [])}
+        at_end = len(rates) > 1 and entry["learning_rate"] in (min(rates), max(rates))
+        found[row] = {
+            "test": mean_accuracy(answers.correct(row)),
+            "did not converge": [run["seed"] for run in entry["per_seed"] if not run.get("converged", True)],
+            "rate at the end of the ladder": at_end,
+        }
+    return found
+
+
+def compare_pairs(correct, pairs):
+    """Verdicts on pairs of rows, Holm's correction over all of them; ``correct(row)`` is bool (S, N)."""
+    found = []
+    for row, other in pairs:
+        first, second = correct(row), correct(other)
+        difference, low, high, p = paired_difference(first, second)
+        b, c, p_single = mcnemar(first[0], second[0])
+        found.append(
+            {"row": row, "against": other, "difference": (difference, low, high), "p": p}
+            | {"mcnemar": {"only first right": b, "only second right": c, "p": p_single}}
+        )
+    for line, adjusted in zip(found, holm([line["p"] for line in found])):
+        line |= {"adjusted p": adjusted, "verdict": verdict(line["difference"][0], adjusted)}
+    return found
+
+
+def find_curves(answers, whole, rows, sizes, subsets):
+    """Test accuracy of each row for each number of training messages, and against the strong baseline."""
+    curves, pairs = {}, []
+    correct = {row: whole.correct(row) for row in rows if row in whole}
+    for row in rows:
+        for n in sizes:
+            points = [f"{row}@{n}#{subset}" for subset in subsets]
+            if all(point in answers for point in points):
+                correct[f"{row}@{n}"] = np.concatenate([answers.correct(point) for point in points])
+                curves.setdefault(row, {})[str(n)] = mean_accuracy(correct[f"{row}@{n}"])
+        if row in curves and row in whole:
+            curves[row]["all"] = mean_accuracy(correct[row])
+    for row in curves:
+        for n in sizes:
+            if row != "tf-idf-best" and {f"{row}@{n}", f"tf-idf-best@{n}"} <= correct.keys():
+                pairs.append((f"{row}@{n}", f"tf-idf-best@{n}"))
+    return {"test": curves, "comparisons": compare_pairs(correct.get, pairs)}
+
+
+def find_other_collection(answers, row):
+    """How a row does on the whole other collection, and what moving the threshold mends."""
+    z, labels = answers.z(row, "other collection"), answers.labels("other collection")
+    share, even = float(labels.mean()), np.full(len(labels), 1 / len(labels))
+    area, precision = with_interval(ranking, z, labels, even)
+    chosen = np.random.default_rng(0).permutation(len(labels))[:NUM_NEW_LABELS]
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    own = np.array([[best_threshold(row_z[chosen], labels[chosen])] for row_z in z])
+    trained_share = float(answers.labels("validation").mean())
+    at_half = at_threshold(0)
+    names = ("precision", "recall", "share flagged")
+
+    def at(moved):
+        return dict(zip(names, with_interval(at_half, moved[:, rest], labels[rest], even[rest])))
+
+    return {
+        "share of spam": share,
+        "area under the ROC curve": area,
+        "average precision": precision,
+        "threshold 0.5": at(z),
+        "prior corrected": at(correct_prior(z, trained_share, share)),
+        f"threshold from {NUM_NEW_LABELS} labels": at(z - own),
+    }
+
+
+def find_disguised(answers, row, variants):
+    """Share of spam found at the threshold that the validation set chose, plain and in each disguise."""
+    thresholds = np.array(
+        [[best_threshold(z, answers.labels("validation"))] for z in answers.z(row, "validation")]
+    )
+    spam = answers.labels("test") == 1
+    found = {"plain": mean_accuracy(answers.z(row, "test")[:, spam] > thresholds)}
+    for variant in variants:
+        if answers.has(row, variant):
+            found[variant] = mean_accuracy(answers.z(row, variant) > thresholds)
+    return found
+
+
+def real_stream(answers, row):
+    """Test spam and left-over ham as one stream: log-odds (S, N), labels, weights, share of spam."""
+    spam = answers.z(row, "test")[:, answers.labels("test") == 1]
+    ham = answers.z(row, "left-over ham")
+    num_spam = sum(answers.entries[row]["messages"]) / 2  # the three sets are balanced together
+    share = num_spam / (2 * num_spam + ham.shape[1])
+    z, labels = np.concatenate([spam, ham], axis=1), np.repeat([1, 0], [spam.shape[1], ham.shape[1]])
+    return z, labels, class_weights(labels, share), share
+
+
+def find_real_share(answers, row):
+    """Precision, recall and cost where spam has its real share, at 0.5 and at the cheapest threshold."""
+    z, labels, weights, share = real_stream(answers, row)
+    validation = answers.labels("validation")
+    cheapest = np.array([[best_threshold(v, validation, share)] for v in answers.z(row, "validation")])
+    names = ("precision", "recall", "share flagged", "cost of 1,000")
+
+    def at(moved):
+        return dict(zip(names, with_interval(at_threshold(0), moved, labels, weights)))
+
+    curves = []
+    for run in z:
+        precision, recall, _ = precision_recall(run, labels, weights)
+        curves.append([precision[np.searchsorted(recall, level - 1e-9) :].max() for level in RECALLS])
+    return {
+        "share of spam": share,
+        "threshold 0.5": at(z),
+        "cheapest on validation": at(z - cheapest),
+        "average precision": with_interval(ranking, z, labels, weights)[1],
+        "precision at recall": {
+            f"{level:.2f}": float(p) for level, p in zip(RECALLS, np.mean(curves, axis=0))
+        },
+    }
+
+
+def find_calibration(answers, row):
+    """Loss in nats and calibration error before and after what the validation set fitted."""
+    z, labels, weights, share = real_stream(answers, row)
+    test, test_labels = answers.z(row, "test"), answers.labels("test")
+    validation, validation_labels = answers.z(row, "validation"), answers.labels("validation")
+    fits = {
+        "as trained": [(1.0, 0.0)] * len(z),
+        "temperature": [fit_platt(v, validation_labels, with_offset=False) for v in validation],
+        "Platt": [fit_platt(v, validation_labels) for v in validation],
+    }
+    even, found = np.full(len(test_labels), 1 / len(test_labels)), {"test": {}, "real share": {}}
+
+    def measure(z, labels, weights):
+        def both(z, labels, weights):
+            return weighted_log_loss(z, labels, weights), expected_calibration_error(z, labels, weights)
+
+        return dict(zip(("loss", "calibration error"), with_interval(both, z, labels, weights)))
+
+    for name, fit in fits.items():
+        a, b = (np.array(values)[:, None] for values in zip(*fit))
+        found["test"][name] = measure(a * test + b, test_labels, even)
+        found["real share"][name] = measure(a * z + b, labels, weights)
+        corrected = correct_prior(a * z + b, float(validation_labels.mean()), share)
+        found["real share"][f"{name}, prior corrected"] = measure(corrected, labels, weights)
+    return found
+
+
+def find_all(answers, curve_answers, pairs, used_rows, curve):
+    """Everything that the answers of one model and data set show, as it stands in findings.json."""
+    used = [row for row in used_rows if answers.has(row, "left-over ham")]
+    present = [(row, other) for row, other in pairs if row in answers and other in answers]
+    variants = ("look-alikes", "spaces", "polite")
+    return {
+        "accuracies": find_accuracies(answers),
+        "comparisons": compare_pairs(answers.correct, present),
+        "learning curves": find_curves(curve_answers, answers, *curve),
+        "other collection": {row: find_other_collection(answers, row) for row in used},
+        "disguised spam": {row: find_disguised(answers, row, variants) for row in used},
+        "real share": {row: find_real_share(answers, row) for row in used},
+        "calibration": {row: find_calibration(answers, row) for row in used},
+    }
+
+
+def rounded(value):
+    """Numbers with six decimals, also nested ones."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(inner) for inner in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def save(found, name, data, path):
+    """Keep the findings of one model and data set; those of others stay as they are."""
+    with lock_of(path):
+        stored = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else {}
+        stored.setdefault(name, {})[data] = rounded(found)
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------
+# In words
+# ---------------------------------------------------------------------------------
+
+
+def published_difference(row, other, keys):
+    """Published difference of two rows in test accuracy, and twice its standard error, or None."""
+    if row not in keys or other not in keys:
+        return None
+    p, q = (published(f"experiments_test_accuracy_percent.{keys[r]}") / 100 for r in (row, other))
+    return p - q, 2 * np.sqrt((p * (1 - p) + q * (1 - q)) / 300)  # 300 messages, one run each
+
+
+def differs_from_published(line, keys):
+    """What to say where a comparison turned out otherwise than the published one, else None."""
+    found = published_difference(line["row"], line["against"], keys)
+    if found is None:
+        return None
+    difference, two_errors = found
+    if line["verdict"] != "not decided" and difference * line["difference"][0] < 0:
+        return f"published {100 * difference:+.1f} points"
+    if line["verdict"] == "not decided" and abs(difference) > two_errors:
+        return f"published {100 * difference:+.1f} points, more than twice its error; here not decided"
+    return None
+
+
+def as_text(triple, scale=100, digits=1):
+    """A value with its interval, as percent where nothing else is said."""
+    value, low, high = (scale * number for number in triple)
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def print_accuracies(accuracies, notes):
+    """Print a line for each row: its accuracy, and what a reader must know about it."""
+    print("\nTest accuracy in percent (95 % interval over messages and seeds)")
+    for row, found in accuracies.items():
+        remarks = [f"seeds {found['did not converge']} DID NOT CONVERGE"] if found["did not converge"] else []
+        if found["rate at the end of the ladder"]:
+            remarks.append("chosen rate is the lowest or highest tried")
+        remarks += [notes[row]] if row in notes else []
+        print("; ".join([f"  {row:21} {as_text(found['test'])}", *remarks]))
+
+
+def print_comparisons(lines, keys):
+    """Print the comparisons, sorted by what they can carry."""
+    different = {id(line): words for line in lines if (words := differs_from_published(line, keys))}
+    groups = {
+        "Clear": [line for line in lines if line["verdict"] != "not decided"],
+        "Not decided": [line for line in lines if line["verdict"] == "not decided"],
+        "Different from the published run": [line for line in lines if id(line) in different],
+    }
+    for title, group in groups.items():
+        print(f"\n{title}{'' if group else ': none'}")
+        for line in group:
+            word = {"better": "above", "worse": "below"}.get(line["verdict"], "against")
+            points = f"{as_text(line['difference'])} points, p {line['adjusted p']:.4f}"
+            remark = f"; {different[id(line)]}" if title.startswith("Different") else ""
+            print(f"  {line['row']:21} {word:7} {line['against']:16} {points}{remark}")
+
+
+def print_use(found):
+    """Print how the rows in use do on the other collection, at the real share, and on disguised spam."""
+    for row, other in found["other collection"].items():
+        real = found["real share"][row]
+        area, precision = (as_text(other[k], 1, 3) for k in ("area under the ROC curve", "average precision"))
+        print(f"\n{row}\n  other collection: area under the ROC curve {area}, average precision {precision}")
+        for name in [key for key in other if isinstance(other[key], dict)]:
+            flagged, spam = as_text(other[name]["share flagged"]), 100 * other["share of spam"]
+            print(f"  flagged there, {name}: {flagged} % (spam is {spam:.1f} %)")
+        cost, nothing = real["cheapest on validation"]["cost of 1,000"], 1000 * real["share of spam"]
+        print(f"  cost of 1,000 at the real share: {as_text(cost, 1)}; flagging nothing costs {nothing:.1f}")
+        recalls = (f"{variant} {as_text(recall)}" for variant, recall in found["disguised spam"][row].items())
+        print(f"  spam found, in percent: {', '.join(recalls)}")
+
+
+def print_findings(found, keys, notes):
+    """Print the findings of one model and data set."""
+    print_accuracies(found["accuracies"], notes)
+    print("\nDifferences in test accuracy, 95 % interval, p with Holm's correction over each table")
+    print_comparisons(found["comparisons"] + found["learning curves"]["comparisons"], keys)
+    print_use(found)
