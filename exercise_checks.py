@@ -108,12 +108,12 @@ LESSON_02 = {
         ),
     ),
     "02-2": Exercise(
-        right=lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=10), ids),
+        right=lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=10), ids),
         tolerance=0.01,
         hint="The function loss of this lesson takes the logits of ids.",
         mistakes=(
             (
-                lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=5), ids),
+                lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=5), ids),
                 "That is the loss with the right number of heads.",
             ),
         ),
@@ -126,7 +126,7 @@ LESSON_02 = {
 }
 
 
-def _loss(logits, ids):
+def _next_token_loss(logits, ids):
     """Mean of -log p of the token that comes next."""
     logits = logits[:-1] - logits[:-1].max(axis=-1, keepdims=True)
     log_sums = [math.log(sum(map(math.exp, row))) for row in logits.tolist()]

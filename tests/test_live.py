@@ -215,7 +215,6 @@ for (const simd of [true, false]) {
     ids = [...ids, next.indexOf(next.reduce((a, b) => Math.max(a, b)))];
   }
   results[simd] = {
-    next: [...gpt2.nextLogits(tokenizer.encode("Do you have time"))],
     before: logits.map((each) => [...each.before]), after: logits.map((each) => [...each.after]), ids,
     rows: [...look.logits], weights: look.blocks.map((block) => [...block.weights]),
   };
@@ -231,6 +230,10 @@ classify(300);
 const before = memory();
 classify(300);
 const grown = memory() - before;
+for (const simd of [true, false]) {
+  const logits = new GPT2(header, buffer, { simd }).nextLogits(tokenizer.encode("Do you have time"));
+  results[simd].next = [...logits];
+}
 const few = nextProbabilities(Float32Array.of(1, 2, 3, 4), { temperature: 0.5, topK: 2 });
 const drawn = [0, 0.5, 0.9999].map((number) => draw(few, number));
 console.log(JSON.stringify({ tokens, decoded, results, few: [...few], drawn, grown }));
