@@ -180,7 +180,7 @@ def at_threshold(threshold):
 def best_threshold(z, labels, share=None):
     """The threshold of z (N,) with the highest accuracy, or, with a share, with the lowest cost there.
 
-    It lies half way between two answers; the lowest among equals.
+    It lies half way between two answers; among equals it is the middle one.
     """
     values = np.unique(z)
     candidates = np.concatenate([[values[0] - 1], (values[1:] + values[:-1]) / 2, [values[-1] + 1]])
@@ -190,7 +190,8 @@ def best_threshold(z, labels, share=None):
     else:
         weights = class_weights(labels, share)
         scores = [at_threshold(t)(z, labels, weights)[3] for t in candidates]
-    return float(candidates[int(np.argmin(scores))])
+    best = np.flatnonzero(np.isclose(scores, min(scores)))
+    return float(candidates[best[len(best) // 2]])
 
 
 # ---------------------------------------------------------------------------------
@@ -213,11 +214,17 @@ def expected_calibration_error(z, labels, weights, bins=10):
 
 
 def fit_platt(z, labels, with_offset=True):
-    """Fit z -> a z + b by the lowest loss; without offset, b is 0 and 1 / a the temperature: (a, b)."""
-    weights = np.full(len(z), 1 / len(z))
+    """Fit z -> a z + b by the lowest loss; without offset, b is 0 and 1 / a the temperature: (a, b).
 
-    def loss(v):  # a = exp(v): the order of the answers stays
-        return weighted_log_loss(np.exp(v[0]) * z + (v[1] if with_offset else 0), labels, weights)
+    Platt's targets lie a little inside of 0 and 1: where all answers are right, the loss alone
+    would make a as large as it can get.
+    """
+    spam, ham = (labels == 1).sum(), (labels == 0).sum()
+    targets = np.where(labels == 1, (spam + 1) / (spam + 2), 1 / (ham + 2))
+
+    def loss(v):  # a = exp(v[0]): the order of the answers stays
+        scaled = np.exp(v[0]) * z + (v[1] if with_offset else 0)
+        return (np.logaddexp(0, scaled) - targets * scaled).mean()
 
     a, b = minimize(loss, x0=[0.0, 0.0], method="Nelder-Mead").x
     return float(np.exp(a)), float(b) if with_offset else 0.0

@@ -498,7 +498,7 @@ def curve_points():
 def read_answers(where, rows):
     """The stored answers of rows, as far as they belong to the present settings and messages."""
     records = [record_of(row, where) for row in rows if "model" not in settings_of(row)]
-    entries = {record.row: record.entry for record in records if record.entry["per_seed"]}
+    entries = {record.row: record.entry for record in records}
     return findings.Answers(entries, load_predictions(where.predictions_of(rows[0])))
 
 

@@ -39,7 +39,8 @@ class Answers:
     """The stored answers of one model and data set: entries {row: entry}, and arrays of log-odds."""
 
     def __init__(self, entries, arrays):
-        self.entries, self.arrays = entries, arrays
+        self.entries = {row: entry for row, entry in entries.items() if entry["per_seed"]}
+        self.arrays = arrays
 
     def __contains__(self, row):
         return row in self.entries
@@ -160,10 +161,17 @@ def real_stream(answers, row):
 
 
 def find_real_share(answers, row):
-    """Precision, recall and cost where spam has its real share, at 0.5 and at the cheapest threshold."""
+    """Precision, recall and cost where spam has its real share, at three thresholds.
+
+    One half; the one that was cheapest on the validation messages; and the one that follows
+    from the costs, once Platt scaling and the real share have made probabilities of the answers.
+    """
     z, labels, weights, share = real_stream(answers, row)
     validation = answers.labels("validation")
-    cheapest = np.array([[best_threshold(v, validation, share)] for v in answers.z(row, "validation")])
+    own = answers.z(row, "validation")
+    cheapest = np.array([[best_threshold(v, validation, share)] for v in own])
+    a, b = np.transpose([fit_platt(v, validation) for v in own])[:, :, None]  # (S, 1) each
+    calibrated = correct_prior(a * z + b, float(validation.mean()), share)
     names = ("precision", "recall", "share flagged", "cost of 1,000")
 
     def at(moved):
@@ -177,6 +185,7 @@ def find_real_share(answers, row):
         "share of spam": share,
         "threshold 0.5": at(z),
         "cheapest on validation": at(z - cheapest),
+        "calibrated, threshold 10/11": at(calibrated - np.log(10)),  # flag where 10 (1 - p) < p
         "average precision": with_interval(ranking, z, labels, weights)[1],
         "precision at recall": {
             f"{level:.2f}": float(p) for level, p in zip(RECALLS, np.mean(curves, axis=0))
@@ -242,7 +251,7 @@ def save(found, name, data, path):
         stored = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else {}
         stored.setdefault(name, {})[data] = rounded(found)
         with atomic_file(path) as partial:
-            partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(stored, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------
@@ -314,8 +323,10 @@ def print_use(found):
         for name in [key for key in other if isinstance(other[key], dict)]:
             flagged, spam = as_text(other[name]["share flagged"]), 100 * other["share of spam"]
             print(f"  flagged there, {name}: {flagged} % (spam is {spam:.1f} %)")
-        cost, nothing = real["cheapest on validation"]["cost of 1,000"], 1000 * real["share of spam"]
-        print(f"  cost of 1,000 at the real share: {as_text(cost, 1)}; flagging nothing costs {nothing:.1f}")
+        nothing = 1000 * real["share of spam"]
+        print(f"  cost of 1,000 at the real share, where flagging nothing costs {nothing:.1f}")
+        for name in ("threshold 0.5", "cheapest on validation", "calibrated, threshold 10/11"):
+            print(f"    {name}: {as_text(real[name]['cost of 1,000'], 1)}")
         recalls = (f"{variant} {as_text(recall)}" for variant, recall in found["disguised spam"][row].items())
         print(f"  spam found, in percent: {', '.join(recalls)}")
 

@@ -68,7 +68,7 @@ def test_seeds_that_differ_widen_the_interval():
     """Messages that all behave alike: what is left is the seeds, with their standard error s / sqrt(S)."""
     accuracies = np.array([0.6, 0.7, 0.8, 0.9])
     correct = np.repeat(accuracies[:, None] * 20, 20, axis=1) > np.arange(20) + 0.5
-    mean, low, high = mean_accuracy(np.tile(correct, (1, 5000)), draws=2000)
+    mean, low, high = mean_accuracy(np.tile(correct, (1, 500)), draws=2000)
     assert mean == pytest.approx(0.75)
     assert (high - low) / 2 == pytest.approx(1.96 * accuracies.std(ddof=1) / 2, rel=0.15)
 
@@ -144,6 +144,20 @@ def test_calibration_finds_what_was_done_to_the_log_odds(rng):
         < expected_calibration_error(distorted, labels, even(labels))
     )
     assert weighted_log_loss(z, labels, even(labels)) < weighted_log_loss(distorted, labels, even(labels))
+
+
+def test_answers_that_are_all_right_are_not_made_surer_and_surer():
+    labels = np.array([0] * 20 + [1] * 20)
+    a, b = fit_platt(np.where(labels == 1, 3.0, -3.0), labels)
+    assert a * 3 + b == pytest.approx(np.log(21), abs=0.01)  # Platt's target: 21 of 22
+
+
+def test_threshold_in_a_gap_stands_in_its_middle():
+    z, labels = np.array([-3.0, -2.0, -1.0, 5.0, 6.0]), np.array([0, 0, 0, 1, 1])
+    assert best_threshold(z, labels) == 2
+    flat = np.array([0, 1, 1, 0, 1, 1, 0, 1])
+    best = best_threshold(np.arange(8.0), flat)
+    assert ((np.arange(8) > best) == flat).mean() == 6 / 8
 
 
 def test_prior_correction_calibrates_for_another_share(rng):

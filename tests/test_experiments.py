@@ -12,6 +12,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Subset
 
 import experiments
+import findings
 import message_sets
 import trials
 from classification import (
@@ -133,13 +134,13 @@ def test_rate_is_chosen_by_the_mean_over_its_seeds():
 
 @pytest.fixture
 def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
-    """A function that runs a row for one epoch on 24 messages; its results are kept in a folder of the test.
+    """A function that runs a row for one epoch on 40 messages; its results are kept in a folder of the test.
 
     Attributes: ``where``, the Place, and ``trainings``, the list of (seed, learning rate) of all trainings.
     """
-    words = ["win", "prize", "cash", "free", "lunch", "home", "soon", "tea", "call", "mum", "text", "now"]
-    lines = [f"spam\t{word} claim your reward" for word in words]
-    lines += [f"ham\t{word} then" for word in words] + ["ham\tleft over"]
+    words = "win prize cash free lunch home soon tea call mum text now key book bus cat rain shop door sun"
+    lines = [f"spam\t{word} claim your reward" for word in words.split()]
+    lines += [f"ham\t{word} then" for word in words.split()] + ["ham\tleft over"]
     (tmp_path / "messages.tsv").write_text("\n".join(lines) + "\n")
     for module in (experiments, message_sets):
         monkeypatch.setattr(module, "find_spam_file", lambda data: tmp_path / "messages.tsv")
@@ -168,7 +169,7 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
 def test_row_runs_and_is_stored_with_its_answers(tiny_data, row):
     entry = tiny_data(row)
     assert load_results(tiny_data.rows)[EMBEDDED]["sample"][row] == json.loads(json.dumps(entry))
-    assert entry["messages"] == [16, 2, 6]
+    assert entry["messages"] == [28, 4, 8]
     (run,) = entry["per_seed"]
     assert all(0 <= run[name] <= 1 for name in ("training", "validation", "test"))
     assert run["seed"] == (123 if row in [*HERE, "frozen-random"] else None)
@@ -263,7 +264,7 @@ def test_point_of_a_curve_tries_the_neighbours_of_the_rows_rate(tiny_data, monke
     i = experiments.LADDER.index(chosen)
     neighbours = experiments.LADDER[max(i - 1, 0) : i + 2]
     assert tiny_data.trainings == [(123, rate) for rate in neighbours] + [(124, first["learning_rate"])]
-    assert first["messages"] == [8, 2, 6] and first["settings"]["epochs"] == 3
+    assert first["messages"] == [8, 4, 8] and first["settings"]["epochs"] == 3
     assert second["learning_rate"] == first["learning_rate"]
     folder = tiny_data.where.folder
     assert set(load_results(folder / "curve.json")[EMBEDDED]["sample"]) == {"head-only@8#0", "head-only@8#1"}
@@ -425,13 +426,39 @@ def test_command_line_says_what_is_wrong_with_the_results(command_line, tmp_path
         command_line("head-only", "--model", EMBEDDED, "--data", "sample", "--results", tmp_path)
 
 
-def test_unknown_model_in_the_environment_is_named_and_not_stored(command_line, monkeypatch, tmp_path):
-    monkeypatch.setenv("CHOOSE_MODEL", "nonsense")
-    with pytest.raises(
-        SystemExit, match="experiments.py: Unknown model 'nonsense'. Choose one of: gpt2-mini"
-    ):
-        command_line("majority", "--data", "sample", "--results", tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    "variable, words",
+    [
+        ("CHOOSE_MODEL", "Unknown model 'nonsense'. Choose one of: gpt2-mini"),
+        ("CHOOSE_DATA", "Unknown data set 'nonsense'. Choose one of: uci"),
+    ],
+)
+def test_unknown_choice_in_the_environment_is_named_and_not_stored(
+    command_line, monkeypatch, tmp_path, variable, words
+):
+    monkeypatch.setenv("CHOOSE_MODEL", EMBEDDED)
+    monkeypatch.setenv("CHOOSE_DATA", "sample")
+    monkeypatch.setenv(variable, "nonsense")
+    with pytest.raises(SystemExit, match=f"experiments.py: {words}"):
+        command_line("majority", "--results", tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_report_without_rows_says_how_to_make_them(command_line, tiny_data):
+    with pytest.raises(SystemExit, match="no rows of gpt2-mini.*python experiments.py all --data sample"):
+        command_line("report", "--model", EMBEDDED, "--data", "sample", "--results", tiny_data.where.folder)
+
+
+def test_report_keeps_and_prints_what_the_stored_answers_show(command_line, tiny_data, capsys, monkeypatch):
+    monkeypatch.setattr(findings, "NUM_NEW_LABELS", 5)
+    for row in ("majority", "tf-idf", "tf-idf-best"):
+        tiny_data(row)
+    capsys.readouterr()
+    command_line("report", "--model", EMBEDDED, "--data", "sample", "--results", tiny_data.where.folder)
+    assert "tf-idf                against tf-idf-best" in capsys.readouterr().out
+    found = json.loads((tiny_data.where.folder / "findings.json").read_text())[EMBEDDED]["sample"]
+    assert set(found["accuracies"]) == {"majority", "tf-idf", "tf-idf-best"}
+    assert set(found["real share"]) == {"tf-idf", "tf-idf-best"}
 
 
 def test_given_rate_is_trained_and_not_stored(command_line, tiny_data, capsys, monkeypatch):
