@@ -255,7 +255,35 @@ LESSON_05 = {
 
 # 06 · Which numbers may change
 
-LESSON_06 = {}
+LESSON_06 = {
+    "06-1": Exercise(
+        right=lambda model: sum(
+            parameter.numel()
+            for part in (model.trf_blocks[-2], model.trf_blocks[-1], model.final_norm, model.out_head)
+            for parameter in part.parameters()
+        ),
+        hint="One block, another of the same size, the final norm with scale and shift, and the head.",
+        mistakes=(
+            (
+                lambda model: sum(
+                    parameter.numel()
+                    for part in (model.trf_blocks[-1], model.final_norm, model.out_head)
+                    for parameter in part.parameters()
+                ),
+                "That is one block. How much does the second one add?",
+            ),
+        ),
+    ),
+    "06-2": Exercise(
+        right=lambda model: len(list(model.parameters())) - len(list(model.out_head.parameters())),
+        hint="What does an optimizer read to decide whether to move a tensor: the flag, or .grad?",
+        mistakes=((0, "Look at .grad of a frozen tensor after the backward pass. Is it None?"),),
+    ),
+    "06-3": Exercise(
+        right="layer norms",
+        hint="How far up does the gradient have to go in each case?",
+    ),
+}
 
 
 # 07 · Accuracy and loss

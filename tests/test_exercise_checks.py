@@ -79,7 +79,15 @@ CASES_05 = {
 
 
 # 06
-CASES_06 = {}
+STACK = torch.nn.ModuleDict({"final_norm": torch.nn.Linear(1, 3), "out_head": torch.nn.Linear(3, 2)})
+STACK["trf_blocks"] = torch.nn.ModuleList([torch.nn.Linear(3, 3) for _ in range(3)])  # 12 numbers each
+for part in ("final_norm", "out_head", "trf_blocks"):
+    setattr(STACK, part, STACK[part])
+CASES_06 = {
+    "06-1": (38, [26, 50, 24], {"model": STACK}),
+    "06-2": (8, [0, 10, 6], {"model": STACK}),
+    "06-3": ("layer norms", ["last block", "equal"], {}),
+}
 
 
 # 07
