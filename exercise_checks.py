@@ -241,7 +241,35 @@ LESSON_08 = {}
 
 # 09 · Using the classifier
 
-LESSON_09 = {}
+LESSON_09 = {
+    "09-1": Exercise(
+        right=20 / 21,
+        tolerance=0.003,
+        hint="Hiding costs 20 (1 - p) on average. What does letting through cost? Where are they equal?",
+        mistakes=(
+            (1 / 21, "That is how probable ham may be."),
+            (10 / 11, "That is the price of 10."),
+        ),
+    ),
+    "09-2": Exercise(
+        right=0.4,
+        tolerance=0.005,
+        hint="Work with the odds, p / (1 - p): what were those of the classes, and what are they now?",
+        mistakes=(
+            (0.8 / 7, "Probabilities do not scale like that; odds do."),
+            (0.8 / 0.2 / 6, "These are the odds. Make a probability of them."),
+        ),
+    ),
+    "09-3": Exercise(
+        right=4 / 3,
+        tolerance=0.02,
+        hint="In 700 messages: what does the caught spam save, and how many lost messages cost as much?",
+        mistakes=(
+            (8 / 7, "That is the share of all messages. Ask for the share of the ham."),
+            (0.8 / 60, "That is a share; give it in percent."),
+        ),
+    ),
+}
 
 
 # 10 · Which choices matter
