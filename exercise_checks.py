@@ -279,7 +279,36 @@ LESSON_10 = {}
 
 # 11 · The same result, sooner
 
-LESSON_11 = {}
+LESSON_11 = {
+    "11-1": Exercise(
+        right=lambda ways: _gain_of_cache(ways, 5),
+        tolerance=0.02,
+        hint="A step costs frozen + 3 · trained. How often do the frozen blocks run, with a cache?",
+        mistakes=(
+            (
+                lambda ways: _gain_of_cache(ways, 5, fill=0),
+                "Someone has to fill the cache, once.",
+            ),
+            (lambda ways: _gain_of_cache(ways, 1), "That is after one epoch."),
+        ),
+    ),
+    "11-2": Exercise(
+        right=lambda N, C: N * C * 4 / 1e6,
+        tolerance=0.01,
+        hint="After the last block, how many rows of a message are still needed?",
+        mistakes=((lambda N, T, C: N * T * C * 4 / 1e6, "That is the cache before the last block."),),
+    ),
+    "11-3": Exercise(
+        right=1,
+        hint="What does the last block make of the rows that it gets? Which of them does it need?",
+    ),
+}
+
+
+def _gain_of_cache(ways, epochs, fill=1):
+    """Operations with the last position only, over those with a cache that is filled once."""
+    (frozen, at_last), (_, on_cache) = ways["last position only"], ways["both"]
+    return epochs * (frozen + 3 * at_last) / (fill * frozen + epochs * 3 * on_cache)
 
 
 # 12 · Your own messages

@@ -38,7 +38,7 @@ REWRITTEN = [
     # "08",
     "09",
     # "10",
-    # "11",
+    "11",
     # "12",
 ]
 LESSONS = [EXAMPLE] + [path for path in NOTEBOOKS if path.name[:2] in REWRITTEN]
