@@ -339,7 +339,35 @@ LESSON_08 = {}
 
 # 09 · Using the classifier
 
-LESSON_09 = {}
+LESSON_09 = {
+    "09-1": Exercise(
+        right=20 / 21,
+        tolerance=0.003,
+        hint="Hiding costs 20 (1 - p) on average. What does letting through cost? Where are they equal?",
+        mistakes=(
+            (1 / 21, "That is how probable ham may be."),
+            (10 / 11, "That is the price of 10."),
+        ),
+    ),
+    "09-2": Exercise(
+        right=0.4,
+        tolerance=0.005,
+        hint="Work with the odds, p / (1 - p): what were those of the classes, and what are they now?",
+        mistakes=(
+            (0.8 / 7, "Probabilities do not scale like that; odds do."),
+            (0.8 / 0.2 / 6, "These are the odds. Make a probability of them."),
+        ),
+    ),
+    "09-3": Exercise(
+        right=4 / 3,
+        tolerance=0.02,
+        hint="In 700 messages: what does the caught spam save, and how many lost messages cost as much?",
+        mistakes=(
+            (8 / 7, "That is the share of all messages. Ask for the share of the ham."),
+            (0.8 / 60, "That is a share; give it in percent."),
+        ),
+    ),
+}
 
 
 # 10 · Which choices matter
@@ -349,7 +377,36 @@ LESSON_10 = {}
 
 # 11 · The same result, sooner
 
-LESSON_11 = {}
+LESSON_11 = {
+    "11-1": Exercise(
+        right=lambda ways: _gain_of_cache(ways, 5),
+        tolerance=0.02,
+        hint="A step costs frozen + 3 · trained. How often do the frozen blocks run, with a cache?",
+        mistakes=(
+            (
+                lambda ways: _gain_of_cache(ways, 5, fill=0),
+                "Someone has to fill the cache, once.",
+            ),
+            (lambda ways: _gain_of_cache(ways, 1), "That is after one epoch."),
+        ),
+    ),
+    "11-2": Exercise(
+        right=lambda N, C: N * C * 4 / 1e6,
+        tolerance=0.01,
+        hint="After the last block, how many rows of a message are still needed?",
+        mistakes=((lambda N, T, C: N * T * C * 4 / 1e6, "That is the cache before the last block."),),
+    ),
+    "11-3": Exercise(
+        right=1,
+        hint="What does the last block make of the rows that it gets? Which of them does it need?",
+    ),
+}
+
+
+def _gain_of_cache(ways, epochs, fill=1):
+    """Operations with the last position only, over those with a cache that is filled once."""
+    (frozen, at_last), (_, on_cache) = ways["last position only"], ways["both"]
+    return epochs * (frozen + 3 * at_last) / (fill * frozen + epochs * 3 * on_cache)
 
 
 # 12 · Your own messages

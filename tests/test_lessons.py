@@ -36,9 +36,9 @@ REWRITTEN = [
     "06",
     "07",
     # "08",
-    # "09",
+    "09",
     # "10",
-    # "11",
+    "11",
     # "12",
 ]
 LESSONS = [EXAMPLE] + [path for path in NOTEBOOKS if path.name[:2] in REWRITTEN]
