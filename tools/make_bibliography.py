@@ -56,10 +56,12 @@ def line(entry):
     """One work as a paragraph in Markdown."""
     fields, (full, _) = entry.fields, names(entry)
     authors = ", ".join(full[:-1]) + (" and " if len(full) > 1 else "") + full[-1]
-    address = fields.get("url") or f"https://doi.org/{fields['doi']}"
+    title, address = plain(fields["title"]), fields.get("url")
+    if "doi" in fields:
+        address = address or f"https://doi.org/{fields['doi']}"
     codes = {"doi": "DOI ", "eprint": "arXiv:", "isbn": "ISBN "}
     codes = [f"{code}{fields[key]}" for key, code in codes.items() if key in fields]
-    parts = [authors, f"[{plain(fields['title'])}]({address})", *venue(fields), *codes]
+    parts = [authors, f"[{title}]({address})" if address else title, *venue(fields), *codes]
     return " ".join(f"{part.rstrip('.')}." for part in parts if part)
 
 

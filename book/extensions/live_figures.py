@@ -154,7 +154,7 @@ def weights_script(header, data):
 # ---------------------------------------------------------------------------------
 
 MESSAGES = [
-    "Congratulations! You have won a 500 pound voucher. To claim, call 0906 555 0123 now, code P41",
+    "Congratulations! You have won a 500 pound voucher. To claim, call 0909 879 0123 now, code P41",
     "Running late, the bus broke down again. Start without me, I'll bring the cake at eight",
     "Your bank card ends today. Confirm your details at http://card-check.example to keep using it",
 ]
@@ -303,7 +303,7 @@ def example_threshold(models):
 
 
 TEXTS = [
-    "Congratulations! You have won a 500 pound voucher. To claim, call 0906 555 0123 now, code P41",
+    "Congratulations! You have won a 500 pound voucher. To claim, call 0909 879 0123 now, code P41",
     "Call 02079460958, or +44 20 7946 0958, or 020 7946 0958",
     "\u4f60\u597d\uff0c\u660e\u5929\u89c1\uff01",  # Hello, see you tomorrow!
     "See you at 8 \U0001f389\U0001f382 bring cake \U0001f60a",
