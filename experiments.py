@@ -524,8 +524,8 @@ def main():
     )
     parser.add_argument("row", nargs="?", help="a row of --list, or all, or report")
     parser.add_argument("--list", action="store_true", help="list the rows and what each one changes")
-    parser.add_argument("--model", choices=list(MODEL_CONFIGS), default=chosen_model())
-    parser.add_argument("--data", choices=DATA_CHOICES, nargs="+", default=[chosen_data()])
+    parser.add_argument("--model", choices=list(MODEL_CONFIGS), help="default: the variable CHOOSE_MODEL")
+    parser.add_argument("--data", choices=DATA_CHOICES, nargs="+", help="default: CHOOSE_DATA")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--device", default=choose_device())
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="folder of the results")
@@ -543,7 +543,7 @@ def main():
 
     try:
         args.device = device_named(args.device)
-        find_model(args.model)  # the default comes from CHOOSE_MODEL
+        args.model, args.data = args.model or chosen_model(), args.data or [chosen_data()]
         places = [Place(args.model, data, str(args.device), args.results) for data in args.data]
         if args.row == "report":
             return report(places)

@@ -9,6 +9,8 @@ Shapes: T tokens, C the width, H the attention heads, D = C / H the width of a h
 
 import numpy as np
 
+import edition  # noqa: F401 - tiktoken finds its files
+
 
 def attention_weights(query, key):
     """How each row divides its attention among itself and the rows before it: (..., T, D) -> (..., T, T)."""

@@ -11,6 +11,13 @@ import torch
 import exercise_checks
 from exercise_checks import EXERCISES, Exercise, check, judge
 
+
+@pytest.fixture(autouse=True)
+def as_a_reader(monkeypatch):
+    """Where notebooks are tested, a wrong answer is an error. Not here."""
+    monkeypatch.delenv("CHECKS_MUST_HOLD", raising=False)
+
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 
 # {exercise: (a right answer, wrong answers, what the cell passes on by name)}: at least one wrong answer

@@ -144,7 +144,7 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
     (tmp_path / "messages.tsv").write_text("\n".join(lines) + "\n")
     for module in (experiments, message_sets):
         monkeypatch.setattr(module, "find_spam_file", lambda data: tmp_path / "messages.tsv")
-    monkeypatch.setattr(message_sets, "DISGUISED_FILE", tmp_path / "none.tsv")
+    monkeypatch.setattr(message_sets, "read_disguised", lambda num_spam: {})
     monkeypatch.setattr(experiments, "LADDER", (1e-4, 1e-3))
     monkeypatch.setitem(BASE, "epochs", 1)
     monkeypatch.setenv("TQDM_DISABLE", "1")

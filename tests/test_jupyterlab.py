@@ -70,6 +70,7 @@ def test_jupyterlab_shows_figures_and_closes_solutions(window, jupyterlab, path)
         )
         if "show_" in cell.source and cell.outputs:
             picture = cells.nth(i).locator("figure img")
+            cells.nth(i).scroll_into_view_if_needed()  # JupyterLab draws what is near the window
             picture.wait_for()
             assert picture.evaluate("image => image.complete && image.naturalWidth > 200")
             assert picture.get_attribute("alt")

@@ -34,7 +34,6 @@ Live.define("anatomy", (ui, body) => {
       piece.dataset.small = share < 0.12;
       piece.firstChild.textContent = words.names[key];
       piece.lastChild.textContent = percent(share, share < 0.1 ? 1 : 0);
-      piece.setAttribute("aria-label", `${words.names[key]}, ${piece.lastChild.textContent}`);
     });
     ui.set(outputs.total, total, number(total));
     const bytes = total * 4;

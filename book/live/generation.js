@@ -59,7 +59,7 @@ Live.define("generation", (ui, body) => {
       row.children[2].textContent = percent(probability, 1);
       row.dataset.cut = probability === 0;
       row.dataset.drawn = greedy && id === result.drawn;
-      row.setAttribute("aria-label", say(words.choose, { token: visible(token), probability: percent(probability, 1) }));
+      row.setAttribute("aria-description", say(words.choose, { token: visible(token), probability: percent(probability, 1) }));
     });
     undo.disabled = !appended.length;
     many.textContent = running ? words.stop : say(words.many, { n: MANY });

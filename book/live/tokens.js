@@ -20,7 +20,7 @@ Live.define("tokens", (ui, body) => {
     shown = result;
     const { tokens } = result, n = tokens.length, characters = [...result.text].length;
     chips.replaceChildren(...tokens.slice(0, 600).map(({ id, text: token }, i) =>
-      h("button", { type: "button", class: "live-token", tabindex: -1, "data-tone": i % 4, "aria-label": say(words.chip, { token: visible(token), id: String(id) }) }, visible(token), h("small", {}, id))));
+      h("button", { type: "button", class: "live-token", tabindex: -1, "data-tone": i % 4, "aria-description": say(words.chip, { token: visible(token), id: String(id) }) }, visible(token), h("small", {}, id))));
     roving.reset();
     row.replaceChildren(...Array.from({ length: max }, (_, i) => h("i", { "data-tone": i < n ? i % 4 : undefined })));
     ui.set(outputs.count, n, number(n));
