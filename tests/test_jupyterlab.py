@@ -1,6 +1,7 @@
 """The lessons in JupyterLab, in a real browser: figures are seen, folds and solutions are closed."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from test_lessons import LESSONS, ROOT
 
 from tools.lesson_rules import FOLD, Lesson, tags
 from tools.make_pdf import find_browser, open_browser
+
+SHOWN = re.compile(r'show_(live|figure)\("\w+"\)\s*$')  # a cell that ends with a figure
 
 pytestmark = pytest.mark.slow
 if find_browser() is None:
@@ -68,7 +71,7 @@ def test_jupyterlab_shows_figures_and_closes_solutions(window, jupyterlab, path)
         assert shown.is_visible() is not bool(tags(cell) & {"hide-cell", "hide-input", "remove-cell"}), (
             cell.source
         )
-        if "show_" in cell.source and cell.outputs:
+        if SHOWN.search(cell.source) and cell.outputs:
             picture = cells.nth(i).locator("figure img")
             cells.nth(i).scroll_into_view_if_needed()  # JupyterLab draws what is near the window
             picture.wait_for()
