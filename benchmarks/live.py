@@ -6,20 +6,16 @@ The pages are a small book of the live figures, read from disk and over http. Ev
 median of several measurements, taken in the page, from the question to the worker to its answer.
 """
 
-import functools
 import json
 import statistics
 import sys
 import tempfile
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from book.make_pdf import open_browser  # noqa: E402
-
 from book.live.photograph import make_small_book  # noqa: E402
+from tools.browser import open_browser, serve  # noqa: E402
 
 LOADS, REPEATS = 5, 15
 ASK = "Live.engine.ask('classify', text)"
@@ -43,11 +39,6 @@ GENERATE = """async tokens => {
 }"""
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 def load_times(browser, base):
     """Milliseconds to the answer to a first message: when nothing is there yet, and when all is kept."""
     first, again = [], []
@@ -66,25 +57,25 @@ def load_times(browser, base):
 def main():
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         html = make_small_book(folder, ["classifier"])
-        handler = functools.partial(QuietHandler, directory=str(html))
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            for name, base in [("disk", html.as_uri()), ("http", f"http://127.0.0.1:{server.server_port}")]:
-                first, again = load_times(browser, base)
-                print(f"load from {name}, with the first answer: {first:.0f} ms; once kept: {again:.0f} ms")
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{server.server_port}/classifier.html")
-            settings = json.loads(
-                (html / "_static/live/build.js").read_text("utf-8")[len("Live.build(") : -3]
-            )
-            most = settings["settings"]["max_length"]
-            for tokens in (20, most):  # all messages are padded to the same length, so these cost the same
-                times = page.evaluate(CLASSIFY, [" hello" * tokens, REPEATS])
-                print(f"classify {tokens} tokens, before and after: {statistics.median(times):.0f} ms")
-            times = page.evaluate(f"{CLASSIFY.replace(ASK, look_at(20))}", ["", REPEATS])
-            print(f"20 tokens without padding, all layers, heads and rows: {statistics.median(times):.0f} ms")
-            print(f"generate: {page.evaluate(GENERATE, 60):.0f} tokens a second")
-            server.shutdown()
+        with serve(html) as address:
+            measure(browser, html, address)
+
+
+def measure(browser, html, address):
+    """Load from disk and over http, then classify, look at attention and generate; print each."""
+    for name, base in [("disk", html.as_uri()), ("http", address)]:
+        first, again = load_times(browser, base)
+        print(f"load from {name}, with the first answer: {first:.0f} ms; once kept: {again:.0f} ms")
+    page = browser.new_page()
+    page.goto(f"{address}/classifier.html")
+    settings = json.loads((html / "_static/live/build.js").read_text("utf-8")[len("Live.build(") : -3])
+    most = settings["settings"]["max_length"]
+    for tokens in (20, most):  # all messages are padded to the same length, so these cost the same
+        times = page.evaluate(CLASSIFY, [" hello" * tokens, REPEATS])
+        print(f"classify {tokens} tokens, before and after: {statistics.median(times):.0f} ms")
+    times = page.evaluate(f"{CLASSIFY.replace(ASK, look_at(20))}", ["", REPEATS])
+    print(f"20 tokens without padding, all layers, heads and rows: {statistics.median(times):.0f} ms")
+    print(f"generate: {page.evaluate(GENERATE, 60):.0f} tokens a second")
 
 
 def look_at(tokens):

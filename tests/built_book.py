@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.make_pdf import BROWSERS, find_browser
+from tools.browser import BROWSERS, find_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = Path(os.environ.get("BOOK_HTML", ROOT / "_build" / "html"))  # another folder: to try these tests

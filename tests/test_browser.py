@@ -1,9 +1,6 @@
 """The built book in a real browser: _build/html as `make book` leaves it."""
 
-import functools
 import re
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from built_book import HTML, NOTEBOOKS, PAGES, need_browser_and_pages
 
-from tools.make_pdf import open_browser
+from tools.browser import open_browser, serve
 
 need_browser_and_pages()
 if version("sphinx-book-theme").startswith("1.1."):
@@ -25,19 +22,11 @@ DESKTOP = {"width": 1300, "height": 900}
 PHONE = {"width": 360, "height": 760}
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture(scope="module")
 def web():
     """Address of a local server with the built pages."""
-    handler = functools.partial(QuietHandler, directory=str(HTML))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(HTML) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

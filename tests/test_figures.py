@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tools.make_pdf import find_browser, open_browser
+from tools.browser import find_browser, open_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "book" / "figures"

@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 from test_lessons import LESSONS, ROOT
 
+from tools.browser import find_browser, open_browser
 from tools.lesson_rules import FOLD, Lesson, tags
-from tools.make_pdf import find_browser, open_browser
 
 SHOWN = re.compile(r'show_(live|figure)\("\w+"\)\s*$')  # a cell that ends with a figure
 

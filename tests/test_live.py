@@ -4,15 +4,12 @@ A small book with one page a figure is built once (``book/live/photograph.py``);
 is needed.
 """
 
-import functools
 import json
 import random
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +27,7 @@ from gpt_download import download_and_load_gpt2
 from numpy_gpt2 import gpt2
 from previous_chapters import text_to_token_ids
 from spam_data import SAMPLE_FILE
-from tools.make_pdf import open_browser
+from tools.browser import open_browser, serve
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "extensions"))
@@ -74,15 +71,8 @@ def html(tmp_path_factory):
 @pytest.fixture(scope="module")
 def web(html):
     """Address of a local server with them."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(html))) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(html) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

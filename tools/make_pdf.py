@@ -9,19 +9,19 @@ the table of contents. What print changes in a page is in book/_static/book.css.
 """
 
 import os
-import shutil
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.browser import open_browser  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[1]
-BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"]
 FIRST_PAGE = "book/intro.html"
 FOOTER = """
 <div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
@@ -48,20 +48,6 @@ SHELL = """<!DOCTYPE html>
 </body>
 </html>
 """
-
-
-def find_browser():
-    """Path of an installed Chromium or a relative of it, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-@contextmanager
-def open_browser():
-    """An installed browser without a window, or the one that `playwright install chromium` fetches."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser())
-        yield browser
-        browser.close()
 
 
 def read_page(html, name):

@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from figures import FOLDER, LIVE, show_live  # noqa: E402
-from tools.make_pdf import open_browser  # noqa: E402
+from tools.browser import open_browser  # noqa: E402
 
 CONF = f"""
 import sys
