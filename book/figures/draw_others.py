@@ -11,10 +11,7 @@ TOKENS = ["Do", "you", "have", "time"]
 MIDDLE = WIDTH / 2
 MAPS = {  # name: the lessons in the light
     "three_stages": [],
-    "three_stages_model": ["02", "03", "04"],
-    "three_stages_evaluation": ["07"],
     "three_stages_training": ["08"],
-    "three_stages_use": ["09"],
 }
 
 
