@@ -10,6 +10,7 @@ every module of the book imports it, and it imports none of them.
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -197,8 +198,9 @@ def put_tokenizer_files(folder):
             os.replace(Path(new, name), target)
 
 
+@functools.cache
 def get_tokenizer():
-    """GPT-2's tokenizer, a ``tiktoken.Encoding``."""
+    """GPT-2's tokenizer, a ``tiktoken.Encoding``; loaded once, then the files are not looked at again."""
     import tiktoken
 
     provide_tokenizer_files()  # again: they may have been removed since this module was imported
