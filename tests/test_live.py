@@ -216,17 +216,18 @@ const memory = () => {
   const { heapUsed, arrayBuffers } = process.memoryUsage();
   return heapUsed + arrayBuffers;
 };
-classify(300);
-const before = memory();
-classify(300);
-const grown = memory() - before;
+const used = [];
+for (let round = 0; round < 6; round++) {
+  classify(100);
+  used.push(memory());
+}
 for (const simd of [true, false]) {
   const logits = new GPT2(header, buffer, { simd }).nextLogits(tokenizer.encode("Do you have time"));
   results[simd].next = [...logits];
 }
 const few = nextProbabilities(Float32Array.of(1, 2, 3, 4), { temperature: 0.5, topK: 2 });
 const drawn = [0, 0.5, 0.9999].map((number) => draw(few, number));
-console.log(JSON.stringify({ tokens, decoded, results, few: [...few], drawn, grown }));
+console.log(JSON.stringify({ tokens, decoded, results, few: [...few], drawn, used }));
 """
 
 
@@ -254,7 +255,8 @@ def test_numpy_pytorch_and_javascript_have_the_same_logits(tmp_path, models, mes
     odds = torch.tensor([3.0, 4.0]) / 0.5
     assert found["few"] == pytest.approx([0, 0, *odds.softmax(0).tolist()])
     assert found["drawn"] == [2, 3, 3]
-    assert found["grown"] < 200_000  # bytes, after 300 classifications
+    # What leaks grows in every round of 100; what the collector has not got round to, in some.
+    assert min(np.diff(found["used"])) < 50_000, found["used"]  # bytes
     with torch.no_grad():
         start = text_to_token_ids("Every effort moves you", tokenizer)
         continued = generate_text_cached(models["language"], start, 20, 1024)[0].tolist()
@@ -381,7 +383,7 @@ def test_memory_is_flat_after_200_classifications(page, web):
     page.goto(f"{web}/classifier.html")
     many = """async (from) => {
         const text = "call now ".repeat(35);  // the same again and again: only what follows is computed
-        for (let i = from; i < from + 100; i++) await Live.engine.ask("classify", text + i);
+        for (let i = from; i < from + 50; i++) await Live.engine.ask("classify", text + i);
     }"""
     session = page.context.new_cdp_session(page)
 
@@ -389,10 +391,11 @@ def test_memory_is_flat_after_200_classifications(page, web):
         session.send("HeapProfiler.collectGarbage")
         return session.send("Runtime.getHeapUsage")["usedSize"]
 
-    page.evaluate(many, 0)
-    before = heap()
-    page.evaluate(many, 100)
-    assert heap() - before < 300_000
+    used = []
+    for start in range(0, 200, 50):
+        page.evaluate(many, start)
+        used.append(heap())
+    assert min(np.diff(used)) < 100_000, used  # bytes; a leak grows in every round
 
 
 def test_a_changed_classifier_is_seen(tmp_path, monkeypatch):
