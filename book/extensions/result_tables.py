@@ -206,7 +206,7 @@ def machine(models, about):
 
 
 # ---------------------------------------------------------------------------------
-# results/sms_sample.json: the messages written for this book
+# results/sms_sample.json, headlines.json: the texts written for this book
 # ---------------------------------------------------------------------------------
 
 
@@ -224,11 +224,12 @@ def sample_patterns(card):
 
 
 def sample_lengths(card):
+    counts = card.get("messages") or card["headlines"]
     rows = [
-        [name, f"{card['messages'][name]:,}", *map(str, card["quartiles of characters"][name])]
-        for name in ("ham", "spam")
+        [name, f"{counts[name]:,}", *map(str, quartiles)]
+        for name, quartiles in card["quartiles of characters"].items()
     ]
-    return table(["class", "messages", "a quarter is shorter than", "half", "three quarters"], rows)
+    return table(["class", "number", "a quarter is shorter than", "half", "three quarters"], rows)
 
 
 def sample_readers(card):
@@ -271,9 +272,11 @@ def full_run(root):
 
 
 SAMPLE = {
-    "sample-patterns": sample_patterns,
-    "sample-lengths": sample_lengths,
-    "sample-readers": sample_readers,
+    "sample-patterns": ("sms_sample.json", sample_patterns),
+    "sample-lengths": ("sms_sample.json", sample_lengths),
+    "sample-readers": ("sms_sample.json", sample_readers),
+    "headline-lengths": ("headlines.json", sample_lengths),
+    "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
 TABLES = ["speed", "checks", *SCALE, *SAMPLE]
@@ -292,8 +295,9 @@ class ResultTable(SphinxDirective):
         if name == "checks":
             return self.parsed(checks(root), nodes.Element()).children
         if name in SAMPLE:
-            card = json.loads((root / "results" / "sms_sample.json").read_text("utf-8"))
-            return self.parsed(SAMPLE[name](card), nodes.Element()).children
+            file, lines = SAMPLE[name]
+            card = json.loads((root / "results" / file).read_text("utf-8"))
+            return self.parsed(lines(card), nodes.Element()).children
         results = json.loads((root / "results" / "scale.json").read_text("utf-8"))
         return self.parsed(SCALE[name](results["models"], results), nodes.Element()).children
 
