@@ -37,6 +37,7 @@ from filelock import Timeout
 
 import baselines
 import findings
+import findings_text
 from baselines import CONTENT_FREE, PROMPT, spam_margin  # noqa: F401 (notebook 10 has them from here)
 from classification import fine_tuning_settings
 from devices import choose_device, device_named
@@ -45,7 +46,16 @@ from evidence import accuracy_interval  # noqa: F401
 from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
 from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets, read_texts  # noqa: F401
 from previous_chapters import MODEL_CONFIGS, model_config
-from records import RESULTS_DIR, Place, Record, load_predictions, load_results, work_on  # noqa: F401
+from records import (  # noqa: F401 (load_results)
+    RESULTS_DIR,
+    Place,
+    Record,
+    changed,
+    load_json,
+    load_predictions,
+    load_results,
+    work_on,
+)
 from spam_data import DATA_CHOICES, find_spam_file
 from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
 from variants import build_model, count_trainable
@@ -513,9 +523,10 @@ def report(places):
             )
         curve = (CURVE_ROWS, CURVE_SIZES, CURVE_SUBSETS)
         found = findings.find_all(answers, curve_answers, PAIRS, USED_ROWS, curve)
-        findings.save(found, where.name, where.data, Path(where.folder) / "findings.json")
+        with changed(Path(where.folder) / "findings.json", load_json) as stored:
+            stored.setdefault(where.name, {})[where.data] = findings.rounded(found)
         print(f"{where.name}, {where.data} data")
-        findings.print_findings(found, PUBLISHED_KEYS, NOTES)
+        findings_text.print_findings(found, PUBLISHED_KEYS, NOTES)
 
 
 def main():

@@ -125,24 +125,10 @@ class Figure:
 
 
 def show_figure(name):
-    """A drawing of the book, with its caption: the last line of a cell shows it.
-
-    Args:
-        name (str): a key of ``DRAWINGS``.
-
-    Raises:
-        ValueError: if there is no such figure.
-    """
+    """A drawing of the book, a key of ``DRAWINGS``, with its caption: the last line of a cell shows it."""
     return Figure(name, live=False)
 
 
 def show_live(name):
-    """A live figure of the book; where nothing is live, a picture of it.
-
-    Args:
-        name (str): a key of ``LIVE``.
-
-    Raises:
-        ValueError: if there is no such figure.
-    """
+    """A live figure of the book, a key of ``LIVE``; where nothing is live, a picture of it."""
     return Figure(name, live=True)

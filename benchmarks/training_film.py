@@ -2,7 +2,7 @@
 
     python benchmarks/training_film.py        # writes results/training_film.json
 
-The run is that of notebook 08: same data, same seeds, same settings, on cached activations. The file
+The run is that of notebook 08: same data, same seeds, same settings. The file
 has ``texts`` and ``labels`` of the N validation messages; ``steps``, the numbers of the F steps after
 which it was looked at (0: before the first); and ``margins``, F lists of N numbers, the logit of spam
 minus the logit of not spam. The live figure of lesson 08 shows it.
@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from classification import build_classifier, calc_loss_batch, fine_tuning_settings  # noqa: E402
-from fast_paths import LastBlockClassifier, cached_loader  # noqa: E402
+from fast_paths import TokenClassifier  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 NAME = "gpt2-mini (10M)"
@@ -28,9 +28,9 @@ TARGET = ROOT / "results" / "training_film.json"
 
 
 @torch.no_grad()
-def validation_margins(classifier, activations):
+def validation_margins(classifier, loader):
     """Logit of spam minus logit of not spam of each validation message, a list of N float."""
-    logits = torch.cat([classifier(x)[:, -1, :] for x, _ in activations])  # (N, 2)
+    logits = torch.cat([classifier(ids)[:, -1, :] for ids, _ in loader])  # (N, 2)
     return [round(margin, 3) for margin in (logits[:, 1] - logits[:, 0]).tolist()]
 
 
@@ -39,26 +39,23 @@ def main():
     train_loader, val_loader, _ = create_spam_loaders(tiktoken.get_encoding("gpt2"), SAMPLE_FILE)
     data = val_loader.dataset.data
     model = build_classifier(NAME, ROOT / "gpt2")
-    train_activations, val_activations = (
-        cached_loader(model, loader, device) for loader in (train_loader, val_loader)
-    )
-    classifier = LastBlockClassifier(model)
+    classifier = TokenClassifier(model)
     last = EPOCHS * len(train_loader)
     wanted = {*range(9), *range(0, last, max(1, last // FRAMES)), last}
 
     torch.manual_seed(123)
     optimizer = torch.optim.AdamW(model.parameters(), **fine_tuning_settings(NAME))
-    steps, margins = [0], [validation_margins(classifier, val_activations)]
+    steps, margins = [0], [validation_margins(classifier, val_loader)]
     step = 0
     for _ in range(EPOCHS):
-        for input_batch, target_batch in train_activations:
+        for input_batch, target_batch in train_loader:
             optimizer.zero_grad()
             calc_loss_batch(input_batch, target_batch, classifier, device).backward()
             optimizer.step()
             step += 1
             if step in wanted:
                 steps.append(step)
-                margins.append(validation_margins(classifier, val_activations))
+                margins.append(validation_margins(classifier, val_loader))
 
     film = {
         "model": NAME,
