@@ -33,7 +33,7 @@ Live.define("training", (ui, body) => {
       svg("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "live-line" }),
       svg("line", { x1: x(0), x2: x(0), y1: 4, y2: base + room, class: "live-decision" }),
       plot.text(x(0) - 8, 12, words.calledHam, { "text-anchor": "end" }), plot.text(x(0) + 8, 12, words.calledSpam),
-      plot.text(10, base - 8, words.spam, { class: "live-strong" }), plot.text(10, base + 18, words.ham, { class: "live-strong" }),
+      plot.text(10, top + 14, words.spam, { class: "live-strong" }), plot.text(10, base + room - 4, words.ham, { class: "live-strong" }),
       svg("polyline", { points: trail.join(" "), class: "live-tangent" }),
       plot.pile(points.filter((p) => labels[p.i] === 1), x, base, true, radius, room - 12),
       plot.pile(points.filter((p) => labels[p.i] === 0), x, base, false, radius, room - 12),
@@ -73,7 +73,7 @@ Live.define("training", (ui, body) => {
 
   function draw() {
     const count = margins[frame].filter((m) => m > 0).length;
-    ui.set(called, count, say(words.calledOf, { count: number(count), all: number(N) }));
+    ui.set(called, count, number(count));
     ui.set(accuracy, accuracies[frame], percent(accuracies[frame], 1));
     ui.set(loss, losses[frame], number(losses[frame], 3));
     ui.set(margin, margins[frame][followed], number(margins[frame][followed], 2));
@@ -109,7 +109,7 @@ Live.define("training", (ui, body) => {
       draw();
     }, { class: "live-button live-reset" })),
     slider.element, h("div", {}, dots.root), list.element, message,
-    h("div", { class: "live-numbers" }, [["called", called], ["accuracy", accuracy], ["loss", loss], ["margin_", margin]].map(([name, output]) => h("div", {}, h("span", {}, words[name]), output))),
+    h("div", { class: "live-numbers" }, [["called", called], ["accuracy", accuracy], ["loss", loss], ["margin_", margin]].map(([name, output]) => h("div", {}, h("span", {}, say(words[name], { all: number(N) })), output))),
     h("div", {}, curve.root),
   );
   draw();
