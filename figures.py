@@ -76,9 +76,10 @@ LIVE = {
         "the bias: accuracy, a staircase, and loss, a smooth curve, with its slope at the chosen bias.",
     ),
     "training": (
-        "Fine-tuning as a film: the margin of every validation message, step by step.",
-        "Dots on a line of margins, coloured by class, that move while a slider goes through the steps of "
-        "training; one message is followed by name.",
+        "Fine-tuning as a film: the margin of every validation message, step by step. One heap wanders over "
+        "the border and back, then it parts.",
+        "Dots on a line of margins, spam above and the rest below, that move while a slider goes through the "
+        "steps of training; one message is followed by name. Below, accuracy and loss over the steps.",
     ),
     "threshold": (
         "Threshold and real share of spam: what the filter catches, what it takes by mistake, and what that "
