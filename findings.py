@@ -53,7 +53,7 @@ class Answers:
         return (self.z(row, set_name) > 0) == (self.labels(set_name) == 1)
 
     def has(self, row, set_name):
-        return row in self and any(
+        return row in self and all(
             key_of(row, run, set_name) in self.arrays for run in self.entries[row]["per_seed"]
         )
 
