@@ -134,7 +134,7 @@ def missed(page):
     """The targets that a page misses, in words."""
     words = [f"{name} {page[name]:g} < {target}" for name, target in TARGETS.items() if page[name] < target]
     if page["kilobytes"] > MOST_KILOBYTES:
-        words.append(f"{page['kilobytes']:.0f} kB > {MOST_KILOBYTES} kB")
+        words.append(f"{page['kilobytes']:g} kB > {MOST_KILOBYTES} kB")
     if page["layout_shift"] > 0:
         words.append(f"layout shift {page['layout_shift']:g}")
     return words + page["failed"]

@@ -171,7 +171,11 @@ def test_nothing_moves_when_scripts_and_fonts_come_late(browser, web, screen):
 
 # Elements with the same classes below the same classes look the same; a live figure has a sheet of its own.
 LOOKS = """() => {
-    const looks = new Map();
+    const looks = new Map(), place = scrollY;
+    document.body.style.display = "none";  // so that all is laid out afresh: automatic margins are kept else
+    document.body.offsetHeight;
+    document.body.style.display = "";
+    scrollTo({ top: place, behavior: "instant" });
     const properties = [...getComputedStyle(document.body)].filter(name => !name.startsWith("--"));
     const named = element => element ? `${element.localName}.${element.className}#${element.id}` : "";
     for (const element of document.querySelectorAll("html, body, body *")) {
@@ -203,7 +207,8 @@ DIFFERENCES = """async ([looks, icons]) => {
     await document.fonts.ready;
     const whole = eval(looks)(), found = [];
     for (const [key, look] of light) {
-        const other = whole.get(key) ?? [], changed = look.filter((one, i) => one !== other[i]);
+        const other = whole.get(key) ?? [];
+        const changed = look.flatMap((one, i) => (one === other[i] ? [] : `${one}, was ${other[i]}`));
         if (look.length !== other.length || changed.length) found.push([key, changed.slice(0, 10)]);
     }
     return found.slice(0, 10);
@@ -219,6 +224,56 @@ def lost_styles(window):
 def test_nothing_on_a_page_lost_its_style(windows, web, page):
     window = windows["phone", "dark"]
     window.goto(f"{web}/{page}")
+    assert lost_styles(window) == []
+
+
+def open_tooltip(window):
+    window.locator(".bd-header-article .theme-switch-button").hover()
+    window.locator(".tooltip.show").wait_for()
+
+
+def copy_code(window):
+    window.locator(".cell_input:visible").first.hover()
+    window.locator(".cell_input button.copybtn:visible").first.click()
+    window.locator("button.copybtn.success").wait_for()
+
+
+# What scripts add to a page or change on it: the address after the page's, and what a reader does.
+STATES = {
+    "search dialog": ("", lambda window: window.locator("button.search-button-field").click()),
+    "menu": ("", lambda window: window.get_by_label("Download this page").click()),
+    "tooltip": ("", open_tooltip),
+    "copied code": ("", copy_code),
+    "open fold": ("", lambda window: window.locator("article details summary").first.click()),
+    "closed sidebar": ("", lambda window: window.locator(".primary-toggle").first.click()),
+    "found words": ("?highlight=softmax", lambda window: window.locator(".highlighted").first.wait_for()),
+    "paper": ("", lambda window: window.emulate_media(media="print")),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_that_scripts_change_lost_its_style(window, web, state):
+    address, act = STATES[state]
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html{address}")
+    act(window)
+    assert lost_styles(window) == []
+
+
+@pytest.mark.parametrize(
+    "question, answer", [("softmax", "Search finished"), ("qwxzjk", "did not match any")]
+)
+def test_no_result_of_a_search_lost_its_style(window, web, question, answer):
+    window.goto(f"{web}/search.html?q={question}")
+    window.get_by_text(answer).wait_for()
+    window.wait_for_function("!document.querySelector('#search-progress')?.textContent.includes('Searching')")
+    assert lost_styles(window) == []
+
+
+@pytest.mark.parametrize("button", [".primary-toggle", ".secondary-toggle:visible"])
+def test_no_sidebar_of_a_phone_lost_its_style(windows, web, button):
+    window = windows["phone", "dark"]
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html")
+    window.locator(button).first.click()
     assert lost_styles(window) == []
 
 

@@ -114,7 +114,7 @@ def light_image(match, folder):
         return tag
     new = address.removesuffix(path.name) + smaller(path).name
     size = size_of(path)
-    more = ' loading="lazy" decoding="async"'
+    more = ' loading="lazy"'
     if size and not re.search(r"\b(width|height)[=:]", tag):
         more = f' width="{size[0]}" height="{size[1]}"' + more
     return tag.replace(f'src="{address}"', f'src="{new}"{more}')
