@@ -42,7 +42,7 @@ book: export TQDM_DISABLE := 1
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help install book pdf test no-avx lint notebooks bench repository lab clean
+.PHONY: help install book pdf test no-avx lint notebooks bench page-speed repository lab clean
 
 help:
 	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
@@ -53,6 +53,7 @@ help:
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
 	@echo "make bench      measure the speed beside a plain formulation and transformers: results/benchmark.json"
+	@echo "make page-speed measure the built pages with Lighthouse (needs Node and Chromium): results/page_speed.json"
 	@echo "make repository URL=https://github.com/OWNER/NAME   set where the book is published: buttons, badges, Colab"
 	@echo "make lab        open JupyterLab"
 	@echo "make clean      remove what was built (not the environment)"
@@ -104,6 +105,9 @@ notebooks: $(BOOK_READY)
 
 bench: $(TEST_READY)
 	$(BIN)/python benchmarks/speed.py
+
+page-speed: $(TEST_READY)
+	$(BIN)/python benchmarks/page_speed.py
 
 # The address goes through the environment, unread by make and by the shell.
 ifneq ($(origin URL),undefined)

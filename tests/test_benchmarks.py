@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import requests
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import page_speed  # noqa: E402
 import speed  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 
@@ -139,3 +141,64 @@ def test_page_shows_the_stored_numbers(build):
 
 def test_page_without_results_says_so(build):
     assert "No measurement is stored yet" in build({})
+
+
+# ---------------------------------------------------------------------------------
+# The pages: benchmarks/page_speed.py
+# ---------------------------------------------------------------------------------
+
+
+def report(performance=0.97, kilobytes=210.0, shift=0.0, description=1):
+    """What Lighthouse writes about a page, as far as it is read."""
+    values = {
+        "total-byte-weight": kilobytes * 1000,
+        "first-contentful-paint": 1210.4,
+        "largest-contentful-paint": 1902.0,
+        "total-blocking-time": 30.0,
+        "cumulative-layout-shift": shift,
+    }
+    audits = {name: {"numericValue": value} for name, value in values.items()}
+    audits["network-requests"] = {"details": {"items": [{}, {}, {}]}}
+    audits["render-blocking-resources"] = {"details": {"items": [{"totalBytes": 31_200}]}}
+    audits["meta-description"] = {"score": description}
+    categories = {name: {"score": 1, "auditRefs": []} for name in page_speed.CATEGORIES}
+    categories["performance"]["score"] = performance
+    categories["seo"] = {"score": description, "auditRefs": [{"id": "meta-description", "weight": 1}]}
+    return {"audits": audits, "categories": categories}
+
+
+def test_figures_of_a_page_are_medians():
+    runs = [page_speed.figures_of(report(performance)) for performance in (0.97, 0.31, 0.99)]
+    page = page_speed.medians(runs)
+    assert page["performance"] == 97 and page["seo"] == 100
+    assert (page["first_paint"], page["largest_paint"], page["requests"]) == (1.21, 1.9, 3)
+    assert (page["kilobytes"], page["blocking_kilobytes"]) == (210, 31.2)
+    assert page_speed.missed(page) == []
+
+
+def test_targets_that_a_page_misses_are_named():
+    page = page_speed.figures_of(report(0.94, 400.5, 0.01, description=0))
+    assert page_speed.missed(page) == [
+        "performance 94 < 95",
+        "seo 0 < 100",
+        "400.5 kB > 400 kB",
+        "layout shift 0.01",
+        "meta-description",
+    ]
+
+
+def test_pages_come_compressed_and_images_as_they_are(tmp_path):
+    (tmp_path / "page.html").write_text("text " * 1000)
+    (tmp_path / "plot.webp").write_bytes(b"RIFF" * 10)
+    with page_speed.serve_compressed(tmp_path) as address:
+        page, plot = (
+            requests.get(f"{address}/{name}", timeout=10) for name in ("page.html?v=1", "plot.webp")
+        )
+    assert page.text == "text " * 1000 and int(page.headers["Content-Length"]) < 200
+    assert plot.content == b"RIFF" * 10 and "Content-Encoding" not in plot.headers
+
+
+def test_without_node_nothing_is_measured_and_that_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(page_speed.shutil, "which", lambda name: None)
+    page_speed.main([])
+    assert capsys.readouterr().out == "Skipped: Node (npx) is not installed; nothing was measured.\n"

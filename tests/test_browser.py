@@ -1,8 +1,12 @@
 """The built book in a real browser: _build/html as `make book` leaves it."""
 
+import gzip
 import re
+import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import pytest
@@ -10,6 +14,9 @@ from axe_playwright_python.sync_playwright import Axe
 from built_book import HTML, NOTEBOOKS, PAGES, need_browser_and_pages
 
 from tools.browser import open_browser, serve
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book" / "extensions"))
+from light_pages import Icons  # noqa: E402
 
 need_browser_and_pages()
 if version("sphinx-book-theme").startswith("1.1."):
@@ -88,8 +95,13 @@ def open_and_watch(window, address):
 # Every page
 # ---------------------------------------------------------------------------------
 
-EMPTY_IMAGES = """[...document.images]
-    .filter(image => !(image.complete && image.naturalWidth)).map(image => image.src)"""
+EMPTY_IMAGES = """async () => {
+    const images = [...document.images];
+    images.forEach(image => { image.loading = "eager"; });
+    const shown = await Promise.allSettled(images.map(image => image.decode()));
+    return images.filter((image, i) => shown[i].status === "rejected" || !image.naturalWidth)
+        .map(image => image.src);
+}"""
 
 
 @pytest.mark.parametrize("source", ["server", "disk"])
@@ -101,6 +113,168 @@ def test_page_is_complete_and_asks_for_nothing_outside(windows, web, page, sourc
     assert problems == []
     assert [url for url in asked if not url.startswith((base, "data:"))] == []
     assert window.evaluate(EMPTY_IMAGES) == []
+
+
+def weight(url):
+    """Bytes of a file of the book as a server that compresses sends it; a font is compressed already."""
+    content = (HTML / urlsplit(url).path.lstrip("/")).read_bytes()
+    return len(content if url.endswith((".png", ".webp", ".woff2")) else gzip.compress(content, 6))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_light(windows, web, page):
+    """All that is loaded until a reader touches a live figure, and every image of the page."""
+    window = windows["desktop", "light"]
+    _, asked = open_and_watch(window, f"{web}/{page}")
+    images = window.evaluate("[...document.images].map(image => image.src)")
+    assert sum(map(weight, {url for url in [*asked, *images] if url.startswith(web)})) <= 400_000
+    style_sheets = window.evaluate("[...document.styleSheets].map(sheet => sheet.href).filter(Boolean)")
+    assert [Path(urlsplit(url).path).name for url in style_sheets] == ["light.css"]
+    assert page == "search.html" or not any("searchindex.js" in url for url in asked)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_describes_itself_and_its_images_say_how_large_they_are(windows, web, page):
+    window = windows["desktop", "light"]
+    window.goto(f"{web}/{page}")
+    assert 20 < len(window.locator("meta[name=description]").get_attribute("content")) <= 155
+    for image in window.locator("article.bd-article img").all():  # in a live figure, until its script runs
+        assert {"width", "height"} <= set(image.evaluate("image => image.getAttributeNames()"))
+        assert image.get_attribute("loading") == "lazy"
+    assert window.evaluate(UNDRAWN_ICONS) == []
+
+
+UNDRAWN_ICONS = """[...document.querySelectorAll("[class*='fa-'], .fa, .fas, .far, .fab")]
+    .filter(icon => icon.localName !== "svg" || !icon.querySelector("path")?.getAttribute("d"))
+    .map(icon => icon.outerHTML)"""
+
+SHIFTS = """window.shifts = []; new PerformanceObserver(list => window.shifts.push(...list.getEntries().map(
+    shift => [shift.value, shift.sources.map(source => source.node?.textContent?.slice(0, 80))])))
+    .observe({ type: "layout-shift", buffered: true });"""
+FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+
+
+@pytest.mark.parametrize("screen", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_nothing_moves_when_scripts_and_fonts_come_late(browser, web, screen):
+    context = browser.new_context(viewport=screen)
+    window = context.new_page()
+    window.add_init_script(SHIFTS)
+    window.route(re.compile(r"\.(js|woff2)(\?|$)"), lambda route: (time.sleep(0.03), route.continue_()))
+    moved = {}
+    for page in PAGES:
+        window.goto(f"{web}/{page}")
+        window.evaluate(FRAMES)
+        moved[page] = window.evaluate("window.shifts")
+    context.close()
+    assert {page: shifts for page, shifts in moved.items() if shifts} == {}
+
+
+# Elements with the same classes below the same classes look the same; a live figure has a sheet of its own.
+LOOKS = """() => {
+    const looks = new Map(), place = scrollY;
+    document.body.style.display = "none";  // so that all is laid out afresh: automatic margins are kept else
+    document.body.offsetHeight;
+    document.body.style.display = "";
+    scrollTo({ top: place, behavior: "instant" });
+    const properties = [...getComputedStyle(document.body)].filter(name => !name.startsWith("--"));
+    const named = element => element ? `${element.localName}.${element.className}#${element.id}` : "";
+    for (const element of document.querySelectorAll("html, body, body *")) {
+        const key = `${named(element.parentElement)} > ${named(element)}`.replace(/ active/g, "");
+        if (looks.has(key) || element.closest("math *, svg *, [data-live] *")) continue;
+        for (const part of ["", "::before", "::after"]) {
+            const style = getComputedStyle(element, part);
+            looks.set(key + part, part && style.content === "none" ? []
+                : properties.map(name => `${name}: ${style.getPropertyValue(name)}`));
+        }
+    }
+    return looks;
+}"""
+DIFFERENCES = """async ([looks, icons]) => {
+    const still = document.createElement("style");
+    still.textContent = "*, ::before, ::after { transition: none !important; animation: none !important }";
+    document.head.append(still);
+    const light = eval(looks)(), sheet = document.querySelector("link[data-sheets]");
+    const added = document.createElement("style");
+    added.textContent = icons;
+    sheet.before(added);
+    await Promise.all(sheet.dataset.sheets.split(" ").map(path => new Promise(done => {
+        const link = document.createElement("link");
+        Object.assign(link, { rel: "stylesheet", onload: done });
+        link.href = document.documentElement.dataset.content_root + path;
+        sheet.before(link);
+    })));
+    sheet.remove();
+    await document.fonts.ready;
+    const whole = eval(looks)(), found = [];
+    for (const [key, look] of light) {
+        const other = whole.get(key) ?? [];
+        const changed = look.flatMap((one, i) => (one === other[i] ? [] : `${one}, was ${other[i]}`));
+        if (look.length !== other.length || changed.length) found.push([key, changed.slice(0, 10)]);
+    }
+    return found.slice(0, 10);
+}"""
+
+
+def lost_styles(window):
+    """What looks another way on a page, as it stands, with the style sheets that it was built with."""
+    return window.evaluate(DIFFERENCES, [LOOKS, Icons(HTML / "_static").style])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_on_a_page_lost_its_style(windows, web, page):
+    window = windows["phone", "dark"]
+    window.goto(f"{web}/{page}")
+    assert lost_styles(window) == []
+
+
+def open_tooltip(window):
+    window.locator(".bd-header-article .theme-switch-button").hover()
+    window.locator(".tooltip.show").wait_for()
+
+
+def copy_code(window):
+    window.locator(".cell_input:visible").first.hover()
+    window.locator(".cell_input button.copybtn:visible").first.click()
+    window.locator("button.copybtn.success").wait_for()
+
+
+# What scripts add to a page or change on it: the address after the page's, and what a reader does.
+STATES = {
+    "search dialog": ("", lambda window: window.locator("button.search-button-field").click()),
+    "menu": ("", lambda window: window.get_by_label("Download this page").click()),
+    "tooltip": ("", open_tooltip),
+    "copied code": ("", copy_code),
+    "open fold": ("", lambda window: window.locator("article details summary").first.click()),
+    "closed sidebar": ("", lambda window: window.locator(".primary-toggle").first.click()),
+    "found words": ("?highlight=softmax", lambda window: window.locator(".highlighted").first.wait_for()),
+    "paper": ("", lambda window: window.emulate_media(media="print")),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_that_scripts_change_lost_its_style(window, web, state):
+    address, act = STATES[state]
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html{address}")
+    act(window)
+    assert lost_styles(window) == []
+
+
+@pytest.mark.parametrize(
+    "question, answer", [("softmax", "Search finished"), ("qwxzjk", "did not match any")]
+)
+def test_no_result_of_a_search_lost_its_style(window, web, question, answer):
+    window.goto(f"{web}/search.html?q={question}")
+    window.get_by_text(answer).wait_for()
+    window.wait_for_function("!document.querySelector('#search-progress')?.textContent.includes('Searching')")
+    assert lost_styles(window) == []
+
+
+@pytest.mark.parametrize("button", [".primary-toggle", ".secondary-toggle:visible"])
+def test_no_sidebar_of_a_phone_lost_its_style(windows, web, button):
+    window = windows["phone", "dark"]
+    window.goto(f"{web}/notebooks/07_initial_accuracy_and_loss.html")
+    window.locator(button).first.click()
+    assert lost_styles(window) == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -97,6 +97,7 @@ def article_of(html, page, pages, folder):
         adapt_link(link, page, pages)
     for image in article.select("img"):
         image["src"] = os.path.relpath(html / os.path.dirname(page) / image["src"], folder)
+        image.attrs.pop("loading", None)  # a print does not wait for images
     for hidden in article.select("details"):
         hidden["open"] = ""
     article["id"] = anchor(page)

@@ -4,7 +4,7 @@
     ```
 
 stands for the table of that name, one of ``TABLES``. No number on these pages is typed.
-``benchmarks/speed.py`` and ``benchmarks/scale.py`` write the files.
+``speed.py``, ``page_speed.py`` and ``scale.py`` in ``benchmarks/`` write the files.
 """
 
 import json
@@ -107,6 +107,37 @@ def details(measurement):
         else "",
         f"Largest differences between the outputs: {'; '.join(differences)}.",
     )
+
+
+# ---------------------------------------------------------------------------------
+# results/page_speed.json: the pages themselves, as Lighthouse sees them on a phone
+# ---------------------------------------------------------------------------------
+
+
+def page_speed(root):
+    """A row for each page; written by `make page-speed`."""
+    stored = root / "results" / "page_speed.json"
+    if not stored.exists():
+        return ["No measurement is stored yet. Run `make page-speed`."]
+    result = json.loads(stored.read_text("utf-8"))
+    about = result["machine"]
+    rows = [
+        [
+            page.removesuffix(".html"),
+            *(f"{one[name]:g}" for name in ("performance", "accessibility", "best-practices", "seo")),
+            f"{one['kilobytes']:.0f}",
+            *(f"{one[name]:.1f}{SPACE}s" for name in ("first_paint", "largest_paint")),
+            f"{one['layout_shift']:g}",
+        ]
+        for page, one in result["pages"].items()
+    ]
+    scores = ["performance", "accessibility", "best practices", "search engines"]
+    return [
+        f"Lighthouse {about['lighthouse']} with its settings for phones, Chromium {about['browser']}, "
+        f"{about['cpu']}, {about['cores']} cores, {about['date']}; median of {result['runs']} runs a page.",
+        "",
+        *table(["page", *scores, "kB", "first paint", "largest paint", "layout shift"], rows),
+    ]
 
 
 # ---------------------------------------------------------------------------------
@@ -279,7 +310,7 @@ SAMPLE = {
     "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-TABLES = ["speed", "checks", *SCALE, *SAMPLE]
+TABLES = ["speed", "pages", "checks", *SCALE, *SAMPLE]
 
 
 class ResultTable(SphinxDirective):
@@ -292,8 +323,9 @@ class ResultTable(SphinxDirective):
             raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
         if name == "speed":
             return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
-        if name == "checks":
-            return self.parsed(checks(root), nodes.Element()).children
+        if name in ("pages", "checks"):
+            lines = page_speed(root) if name == "pages" else checks(root)
+            return self.parsed(lines, nodes.Element()).children
         if name in SAMPLE:
             file, lines = SAMPLE[name]
             card = json.loads((root / "results" / file).read_text("utf-8"))
