@@ -21,7 +21,7 @@ th { font-weight: 600; } .n { text-align: right; font-variant-numeric: tabular-n
 .text { overflow-wrap: anywhere; min-width: 16rem; }
 .big { font-size: 2.2rem; font-weight: 600; margin: 0; } .soft, caption { color: var(--soft); }
 caption { text-align: left; padding-bottom: .4rem; } svg text { fill: var(--ink); font-size: 12px; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; height: auto; } td svg { max-width: none; }
 """
 
 
@@ -125,27 +125,27 @@ def calibration_plot(bins, size=260):
     """Share of right answers against their probability; on the diagonal both are equal."""
 
     def at(x, y):
-        return f"{40 + x * size:.1f}", f"{10 + (1 - y) * size:.1f}"
+        return f"{60 + x * size:.1f}", f"{10 + (1 - y) * size:.1f}"
 
     marks = []
     for tick in (0, 0.5, 1):
         x, y = at(tick, 0)
         marks.append(f'<text x="{x}" y="{size + 28}" text-anchor="middle">{tick:.0%}</text>')
         x, y = at(0, tick)
-        marks.append(f'<text x="34" y="{float(y) + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
+        marks.append(f'<text x="54" y="{float(y) + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
     most = max((row["texts"] for row in bins), default=1)
     for row in bins:
         x, y = at(row["probability"], row["accuracy"])
         radius = 3 + 6 * (row["texts"] / most) ** 0.5
         marks.append(f'<circle cx="{x}" cy="{y}" r="{radius:.1f}" fill="var(--bar)" fill-opacity=".8"/>')
     (x1, y1), (x2, y2) = at(0, 0), at(1, 1)
-    return f"""<svg viewBox="0 0 {size + 60} {size + 50}" width="{size + 60}" role="img"
+    return f"""<svg viewBox="0 0 {size + 80} {size + 50}" width="{size + 80}" role="img"
  aria-label="Share of right answers against the probability that was said; the numbers stand in the table">
-<rect x="40" y="10" width="{size}" height="{size}" fill="none" stroke="var(--line)"/>
+<rect x="60" y="10" width="{size}" height="{size}" fill="none" stroke="var(--line)"/>
 <line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="var(--soft)" stroke-dasharray="4 4"/>
 {"".join(marks)}
-<text x="{40 + size / 2}" y="{size + 46}" text-anchor="middle">probability that was said</text>
-<text transform="translate(10 {10 + size / 2}) rotate(-90)" text-anchor="middle">right</text>
+<text x="{60 + size / 2}" y="{size + 46}" text-anchor="middle">probability that was said</text>
+<text transform="translate(14 {10 + size / 2}) rotate(-90)" text-anchor="middle">right</text>
 </svg>"""
 
 
@@ -160,4 +160,4 @@ def mistakes(rows):
         return "<p>There is none.</p>"
     header = ("right class", "answer", "said", "text")
     cells = [(row["label"], row["predicted"], f"{row['probability']:.1%}", row["text"]) for row in rows]
-    return table("Worth reading: some are errors of the labels", header, cells, (2,))
+    return table("Worth reading: here and there the label is wrong", header, cells, (2,))
