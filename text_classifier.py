@@ -95,8 +95,8 @@ def run_finetune(args):
 
 def finetune_as_published(args):
     """Fine-tune as notebook 08 does, print the accuracies on the whole sets, and save the classifier."""
-    if given := [option for option in TABLE_OPTIONS if getattr(args, option) not in (None, False)]:
-        options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+    if given := [name for name in TABLE_OPTIONS if getattr(args, name) is not None]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{options}: for a file of your own. {args.data} is trained on as published.")
     epochs = args.epochs or 5
     output = Path(args.output or default_output(args.model, args.data))
@@ -354,7 +354,7 @@ def make_parser():
     add("--imbalance", choices=own_data.IMBALANCE, help=imbalance)
     add("--layers", choices=LAYERS, help="what trains, the head always; default: last-block")
     add("--max-length", type=length, help="tokens that are read of a text; default: 1024")
-    add("--force", action="store_true", help="go on where the checks stop")
+    add("--force", action="store_true", default=None, help="go on where the checks stop")
 
     for command in ("evaluate", "classify", "export"):
         add = parsers[command].add_argument

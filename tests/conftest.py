@@ -19,6 +19,7 @@ from web_server import WebServer
 
 import gpt_download
 import own_training
+import text_classifier
 from classification import add_classification_head, save_classifier
 from downloads import is_web_address
 from edition import EMBEDDED, get_tokenizer
@@ -145,6 +146,18 @@ def write_table(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """A function that does what ``python text_classifier.py ...`` does, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["text_classifier.py", *map(str, arguments)])
+        text_classifier.main()
+
+    return run
 
 
 # ---------------------------------------------------------------------------------

@@ -37,18 +37,6 @@ COMMAND = ROOT / "text_classifier.py"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def command_line(monkeypatch, tmp_path):
-    """A function that does what ``python text_classifier.py ...`` does, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["text_classifier.py", *map(str, arguments)])
-        text_classifier.main()
-
-    return run
-
-
 # ---------------------------------------------------------------------------------
 # The command itself
 # ---------------------------------------------------------------------------------
