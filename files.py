@@ -79,17 +79,36 @@ def atomic_file(target):
     """Give a temporary path to write; it becomes ``target`` only if the block ends without an error."""
     target = Path(target)
     remove_leftovers(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    handle, name = locked_file(target)
     partial = Path(name)
     try:
-        with os.fdopen(handle):
-            with suppress(OSError):  # some network folders have no locks
-                lock(handle)  # until the block ends: this one is no leftover
+        with os.fdopen(handle) as file:
             yield partial
-        os.chmod(partial, 0o644)  # mkstemp made it private to this user
-        os.replace(partial, target)
+            if fcntl is None:  # Windows, where an open file keeps its name
+                file.close()
+            os.chmod(partial, 0o644)  # mkstemp made it private to this user
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def locked_file(target):
+    """Make a temporary file beside ``target``, locked until it is closed: so it is no leftover.
+
+    Until it is locked, another process that writes ``target`` may take it for one; then the next is made.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        try:
+            lock(handle)
+            is_ours = os.path.exists(name)
+        except BlockingIOError:
+            is_ours = False
+        except OSError:  # some network folders have no locks
+            is_ours = True
+        if is_ours:
+            return handle, name
+        os.close(handle)
 
 
 @contextmanager
