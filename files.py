@@ -77,17 +77,58 @@ def atomic_file(target):
     """Give a temporary path to write; it becomes ``target`` only if the block ends without an error."""
     target = Path(target)
     remove_leftovers(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    handle, name = locked_file(target)
     partial = Path(name)
     try:
-        with os.fdopen(handle):
-            with suppress(OSError):  # some network folders have no locks
-                lock(handle)  # until the block ends: this one is no leftover
+        with os.fdopen(handle) as file:
             yield partial
-        os.chmod(partial, 0o644)  # mkstemp made it private to this user
-        os.replace(partial, target)
+            if fcntl is None:  # Windows, where an open file keeps its name
+                file.close()
+            os.chmod(partial, 0o644)  # mkstemp made it private to this user
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def locked_file(target):
+    """Make a temporary file beside ``target``, locked until it is closed: so it is no leftover.
+
+    Until it is locked, another process that writes ``target`` may take it for one; then the next is made.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        try:
+            lock(handle)
+            is_ours = os.path.exists(name)
+        except BlockingIOError:
+            is_ours = False
+        except OSError:  # some network folders have no locks
+            is_ours = True
+        if is_ours:
+            return handle, name
+        os.close(handle)
+
+
+@contextmanager
+def new_folder(target):
+    """Give a temporary folder to fill; it becomes ``target`` only if the block ends without an error.
+
+    Raises ``FileExistsError`` if ``target`` is there already and is no empty folder.
+    """
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already. Name a new folder, or remove that one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield partial
+        for path in (partial, *partial.iterdir()):
+            os.chmod(path, 0o755 if path.is_dir() else 0o644)  # it was private to this user
+        if target.exists():
+            target.rmdir()
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_tensors(path, layout, arrays, metadata):
