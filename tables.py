@@ -121,6 +121,8 @@ def records_in(path):
     suffix = Path(path).suffix.lower()
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    if Path(path).stat().st_size == 0:
+        raise ValueError(f"{path} is empty.")
     if suffix in SEPARATORS:
         return csv_records(path, SEPARATORS[suffix])
     if suffix in JSON_LINES:

@@ -101,7 +101,7 @@ def test_one_named_column_gives_the_other(write_table):
 
 
 BAD = {
-    "empty": (b"", "has no rows"),
+    "empty": (b"", "is empty"),
     "header only": (b"text,label\n", "has no rows"),
     "binary": (b"\x89PNG\r\n\x1a\n\0\0\0", "line 1 cannot be decoded"),
     "Latin-1": (b"text,label\ncaf\xe9,a\n", "line 2 cannot be decoded.*iconv"),
@@ -158,7 +158,7 @@ def test_missing_column_is_named_where_the_other_is_guessed(write_table, given):
 
 
 def test_unknown_format_and_missing_file_are_named(tmp_path):
-    (tmp_path / "my.xlsx").write_bytes(b"")
+    (tmp_path / "my.xlsx").write_bytes(b"PK")
     with pytest.raises(ValueError, match="my.xlsx: .* Known: .csv .tsv"):
         read_table(tmp_path / "my.xlsx")
     with pytest.raises(FileNotFoundError, match="no file .*none.csv"):
@@ -170,7 +170,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         raise ImportError("no engine")
 
     monkeypatch.setattr(pd, "read_parquet", missing)
-    (tmp_path / "my.parquet").write_bytes(b"")
+    (tmp_path / "my.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="pip install pyarrow"):
         read_table(tmp_path / "my.parquet")
 
