@@ -58,7 +58,7 @@ class Answers:
         return (self.z(row, set_name) > 0) == (self.labels(set_name) == 1)
 
     def has(self, row, set_name):
-        return row in self and any(
+        return row in self and all(
             key_of(row, run, set_name) in self.arrays for run in self.entries[row]["per_seed"]
         )
 
@@ -297,20 +297,23 @@ def print_accuracies(accuracies, notes):
         print("; ".join([f"  {row:21} {as_text(found['test'])}", *remarks]))
 
 
-def print_comparisons(lines, keys):
-    """Print the comparisons, sorted by what they can carry."""
-    different = {id(line): words for line in lines if (words := differs_from_published(line, keys))}
-    groups = {
+def sort_comparisons(lines, keys):
+    """The comparisons, sorted by what they can carry: {title: lines}. A line may stand in two groups."""
+    return {
         "Clear": [line for line in lines if line["verdict"] != "not decided"],
         "Not decided": [line for line in lines if line["verdict"] == "not decided"],
-        "Different from the published run": [line for line in lines if id(line) in different],
+        "Different from the published run": [line for line in lines if differs_from_published(line, keys)],
     }
-    for title, group in groups.items():
+
+
+def print_comparisons(lines, keys):
+    """Print the comparisons, sorted by what they can carry."""
+    for title, group in sort_comparisons(lines, keys).items():
         print(f"\n{title}{'' if group else ': none'}")
         for line in group:
             word = {"better": "above", "worse": "below"}.get(line["verdict"], "against")
             points = f"{as_text(line['difference'])} points, p {line['adjusted p']:.4f}"
-            remark = f"; {different[id(line)]}" if title.startswith("Different") else ""
+            remark = f"; {differs_from_published(line, keys)}" if title.startswith("Different") else ""
             print(f"  {line['row']:21} {word:7} {line['against']:16} {points}{remark}")
 
 

@@ -22,7 +22,6 @@ from edition import MODELS_DIR, ROOT, find_model
 from files import atomic_file, sha256_of
 
 RESULTS_DIR = ROOT / "results"
-RESULTS_FILE = RESULTS_DIR / "experiments.json"  # the run that notebook 10 discusses
 
 
 @dataclass
@@ -73,7 +72,7 @@ def lock_of(path):
     return FileLock(Path(path).with_name(f".{Path(path).name}.lock"), is_singleton=True)
 
 
-def load_results(path=RESULTS_FILE):
+def load_results(path=RESULTS_DIR / "rows.json"):
     """Return the stored results: {model: {data: {row: entry}}}; empty where there are none yet.
 
     Raises:
