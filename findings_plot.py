@@ -54,7 +54,7 @@ def plot_findings(found, keys):
     fig, grid = plt.subplots(
         len(groups),
         len(found),
-        figsize=(9, 0.25 * sum(sizes) + 0.55 * len(groups) + 0.5),
+        figsize=(8, 0.25 * sum(sizes) + 0.55 * len(groups) + 0.5),
         height_ratios=[size + 0.8 for size in sizes],
         sharex=True,
         squeeze=False,
