@@ -42,13 +42,14 @@ book: export TQDM_DISABLE := 1
 BOOK_READY := .venv/book-ready
 TEST_READY := .venv/test-ready
 
-.PHONY: help install book pdf test lint notebooks bench repository lab clean
+.PHONY: help install book pdf test no-avx lint notebooks bench repository lab clean
 
 help:
 	@echo "make install    make the environment in .venv; the other commands do so when it is missing"
 	@echo "make book       build the book in _build/html, every notebook executed"
 	@echo "make pdf        the whole book as one file, _build/pdf/book.pdf (needs Chromium or a relative)"
 	@echo "make test       run the tests and check every stored output"
+	@echo "make no-avx     check the stored outputs as a processor without AVX computes them"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
 	@echo "make bench      measure the speed beside a plain formulation and transformers: results/benchmark.json"
@@ -84,6 +85,15 @@ pdf: book $(TEST_READY)
 test: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() // $(TEST_PROCESSES)))")
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests notebooks
+	@$(BIN)/python tools/note_full_run.py
+
+# Nothing wider than SSE4.1: the sums of floating-point numbers are rounded in another order.
+no-avx: export OMP_NUM_THREADS := 1
+no-avx: export ATEN_CPU_CAPABILITY := default
+no-avx: export MKL_CBWR := COMPATIBLE
+no-avx: export ONEDNN_MAX_CPU_ISA := SSE41
+no-avx: $(TEST_READY)
+	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile notebooks
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

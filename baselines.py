@@ -36,15 +36,10 @@ STRENGTHS = (0.01, 0.1, 1, 10, 100)  # C of the logistic regression: the larger,
 
 
 def choose_regression(features, sets):
-    """Fit a logistic regression for each kind of features and each C; keep the best on validation.
+    """Fit a logistic regression for each kind of features and each C: the choice, and log-odds of all sets.
 
-    Args:
-        features (dict): {kind: {set name: matrix of N rows}}.
-        sets (dict): for the labels.
-
-    Returns:
-        tuple: what was chosen, and the log-odds of all sets. The best has the highest accuracy,
-        then the lowest loss.
+    The best has the highest accuracy on validation, then the lowest loss. ``features`` is {kind: {set name:
+    matrix of N rows}}.
     """
     fitted = []
     labels, validation_labels = sets["training"][1], sets["validation"][1]
@@ -122,13 +117,7 @@ CONTENT_FREE = "N/A"  # a message that says nothing (Zhao et al. 2021)
 
 @torch.no_grad()
 def spam_margin(text, model, device):
-    """Ask the language model: log P(" spam") - log P(" ham") after the prompt, in nats.
-
-    Args:
-        text (str): the message; put into ``PROMPT``.
-        model (GPTModel): the language model with its own head.
-        device (torch.device): where to compute.
-    """
+    """Ask the language model: log P(" spam") - log P(" ham") after ``PROMPT`` with the text, in nats."""
     tokenizer = get_tokenizer()
     ids = torch.tensor([tokenizer.encode(PROMPT.format(text=text), disallowed_special=())], device=device)
     x = model.final_norm(model.trf_blocks(model.embed(ids)))  # (1, T, C)

@@ -21,11 +21,7 @@ def usable_devices():
 
 
 def device_named(name):
-    """The device of this name, such as ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-
-    Raises:
-        ValueError: if there is no such device on this machine.
-    """
+    """The device of this name, such as ``"cpu"`` or ``"cuda:1"``; ``ValueError`` if this machine has none."""
     try:
         device = torch.device(name)
         if device.type in usable_devices():

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout  # comes with PyTorch
 from tqdm import tqdm  # tqdm.auto would ignore TQDM_DISABLE in a notebook
 from urllib3.exceptions import ReadTimeoutError
 
+import edition  # noqa: F401 - tiktoken needs no network
 from files import atomic_file, is_disk_full, require_space, state_of, why_not_writable
 
 TRIES, CONNECT_TRIES = 4, 2  # how often a request may fail in a row: broken off or BUSY; without any answer

@@ -5,7 +5,7 @@ uses what the variables ``CHOOSE_MODEL`` and ``CHOOSE_DATA`` say, else OpenAI's 
 checkpoint and the UCI data, as published.
 
 Importing this module makes ``tiktoken.get_encoding("gpt2")`` work without a network. Therefore
-every module of the book imports it, and it imports none of them.
+every module of the book imports it, except ``files``, which knows nothing of the book.
 """
 
 import atexit
@@ -19,6 +19,8 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from files import atomic_file, sha256_of
 
 # PyTorch's threads wait for each other by turning in a loop. Where other programs want the same cores,
 # long turning takes many times the time; short turning costs nothing. GNU OpenMP (Linux) reads this when
@@ -74,11 +76,7 @@ MODELS = (
 
 
 def find_model(name_or_size):
-    """The row of ``MODELS`` with this name or size.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The row of ``MODELS`` with this name or size; ``ValueError`` if there is none."""
     for model in MODELS:
         if name_or_size in (model.name, model.size):
             return model
@@ -93,20 +91,12 @@ def find_model(name_or_size):
 
 
 def chosen_model():
-    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M.
-
-    Raises:
-        ValueError: if the book has no such model.
-    """
+    """Name of the model: the environment variable ``CHOOSE_MODEL``, else GPT-2 124M; checked."""
     return find_model(os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")).name
 
 
 def chosen_data():
-    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``.
-
-    Raises:
-        ValueError: if the book has no such data set.
-    """
+    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``; checked."""
     choice = os.environ.get("CHOOSE_DATA", "uci")
     if choice not in DATA_CHOICES:
         raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
@@ -154,12 +144,8 @@ TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main
 def provide_tokenizer_files():
     """Put the tokenizer's two files where tiktoken looks for them, unless they are there.
 
-    tiktoken looks in the folder ``TIKTOKEN_CACHE_DIR`` for files named by the SHA-1 of their
-    address, and downloads those that are missing or damaged. The right ones belong to the
-    embedded checkpoint.
-
-    Raises:
-        OSError: if no folder can be written, not even one for temporary files.
+    tiktoken looks in the folder ``TIKTOKEN_CACHE_DIR`` for files named by the SHA-1 of their address, and
+    downloads those that are missing or damaged. The right ones belong to the embedded checkpoint.
     """
     failures = []
     for folder in tokenizer_folders():
@@ -191,11 +177,9 @@ def put_tokenizer_files(folder):
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         target = folder / hashlib.sha1(f"{TOKENIZER_URL}/{name}".encode()).hexdigest()
-        if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == SHA256_124M[name]:
-            continue
-        with tempfile.TemporaryDirectory(dir=folder) as new:  # a folder that nobody else can put a link in
-            shutil.copyfile(ASSETS / EMBEDDED.size / name, Path(new, name))
-            os.replace(Path(new, name), target)
+        if not target.is_file() or sha256_of(target) != SHA256_124M[name]:
+            with atomic_file(target) as partial:
+                shutil.copyfile(ASSETS / EMBEDDED.size / name, partial)
 
 
 @functools.cache

@@ -25,11 +25,7 @@ LEVEL = 0.05  # of all tests; the intervals are 95 % intervals
 
 
 def accuracy_interval(correct, total, confidence=0.95):
-    """Wilson's interval for the accuracy of a classifier that got ``correct`` of ``total`` right.
-
-    Returns:
-        tuple of two float: lowest and highest plausible accuracy, 0 to 1.
-    """
+    """Wilson's interval for an accuracy, ``correct`` of ``total``: lowest and highest plausible, 0 to 1."""
     interval = binomtest(correct, total).proportion_ci(confidence_level=confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -37,8 +33,7 @@ def accuracy_interval(correct, total, confidence=0.95):
 def mcnemar(correct, other):
     """McNemar's exact test for two trained models: bool (N,) each, whether they got a message right.
 
-    Returns:
-        tuple: how many messages only the first got right, only the other, and the p-value.
+    Returns how many messages only the first got right, only the other, and the p-value.
     """
     b, c = int((correct & ~other).sum()), int((~correct & other).sum())
     return b, c, float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
@@ -77,12 +72,8 @@ def interval_around(value, drawn):
 def paired_difference(correct, other, draws=DRAWS):
     """Difference of two mean accuracies on the same messages: paired bootstrap over messages and seeds.
 
-    Args:
-        correct, other (np.ndarray): bool, (S, N) and (R, N).
-        draws (int): how often the messages, and each one's seeds, are drawn anew.
-
-    Returns:
-        tuple: (difference, low, high, p): positive where the first is better; p two-sided.
+    ``correct`` and ``other`` are bool, (S, N) and (R, N). Returns (difference, low, high, p): positive where
+    the first is better; p two-sided.
     """
     rng, n = np.random.default_rng(0), correct.shape[1]
     weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
@@ -141,12 +132,8 @@ def ranking(z, labels, weights):
 def with_interval(statistic, z, labels, weights, draws=500):
     """A statistic's mean over seeds, with its interval: spam, ham and seeds are drawn anew.
 
-    Args:
-        statistic (callable): (z (N,), labels (N,), weights (N,)) -> float or tuple of float.
-        weights (np.ndarray): of the messages, (N,).
-
-    Returns:
-        list of tuple: (value, low, high) of each number that the statistic gives.
+    ``statistic`` takes z (N,), labels (N,), weights (N,) and gives a float or a tuple of float. Returns
+    [(value, low, high)] of each number that it gives.
     """
     rng, labels = np.random.default_rng(0), np.asarray(labels)
     groups = [np.flatnonzero(labels == label) for label in (0, 1)]

@@ -334,7 +334,39 @@ LESSON_07 = {
 
 # 08 · Fine-tuning
 
-LESSON_08 = {}
+LESSON_08 = {
+    "08-1": Exercise(
+        right=1,
+        tolerance=0.05,
+        hint="In the first step AdamW divides the gradient by its own size.",
+        mistakes=(
+            (100, "That is plain gradient descent. What does AdamW divide by?"),
+            (10, "The root is of g squared, not of g."),
+        ),
+    ),
+    "08-2": Exercise(
+        right=lambda whole: whole,
+        tolerance=0.002,
+        hint="The loss of eight messages is a mean. What are the two means of four to it?",
+        mistakes=(
+            (lambda whole: 2 * whole, "That is the sum of two means, twice the mean of all."),
+            (lambda whole: whole / 2, "Divide once, not twice."),
+            (lambda whole: whole[1], "Give both numbers, for both classes."),
+        ),
+    ),
+    "08-3": Exercise(
+        right=lambda steps, losses: steps[losses.index(min(losses))],
+        hint="Find the place of the lowest loss, then the step of that place.",
+        mistakes=(
+            (lambda losses: losses.index(min(losses)), "That is the place in the list. Which step is it?"),
+            (
+                lambda steps, accuracies: steps[accuracies.index(max(accuracies))],
+                "That is the step of the best accuracy. Look at the loss.",
+            ),
+            (lambda steps: steps[-1], "That is the end, where one stops without early stopping."),
+        ),
+    ),
+}
 
 
 # 09 · Using the classifier

@@ -36,6 +36,7 @@ from filelock import Timeout
 
 import baselines
 import findings
+import findings_text
 from classification import fine_tuning_settings
 from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
@@ -43,7 +44,7 @@ from evidence import accuracy_interval  # noqa: F401 (notebook 04 has it from he
 from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
 from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets
 from previous_chapters import MODEL_CONFIGS, model_config
-from records import RESULTS_DIR, Place, Record, load_predictions, work_on
+from records import RESULTS_DIR, Place, Record, changed, load_json, load_predictions, work_on
 from spam_data import DATA_CHOICES, find_spam_file
 from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
 from variants import build_model, count_trainable
@@ -474,9 +475,10 @@ def report(places):
             )
         curve = (CURVE_ROWS, CURVE_SIZES, CURVE_SUBSETS)
         found = findings.find_all(answers, curve_answers, PAIRS, USED_ROWS, curve)
-        findings.save(found, where.name, where.data, Path(where.folder) / "findings.json")
+        with changed(Path(where.folder) / "findings.json", load_json) as stored:
+            stored.setdefault(where.name, {})[where.data] = findings.rounded(found)
         print(f"{where.name}, {where.data} data")
-        findings.print_findings(found, PUBLISHED_KEYS, NOTES)
+        findings_text.print_findings(found, PUBLISHED_KEYS, NOTES)
 
 
 def main():

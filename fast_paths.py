@@ -4,16 +4,16 @@ Four short cuts, none of which changes the model:
 
 - A model that only answers needs no gradients: its linear layers can stand in memory as the processor
   reads them best (:func:`packed_for_inference`).
-- The last token is the only one whose logits count. Then the last block, the final norm and the head have
-  work for one position (:func:`last_token_logits`).
+- One token's logits are all that counts. Then the last block, the final norm and the head have work for
+  one position (:func:`block_at`, :func:`last_token_logits`).
 - A text that grows by one token at its end leaves the keys and values of all earlier tokens as they were:
   keep them (:func:`generate_text_cached`).
 - Frozen blocks give the same output for the same message in each epoch: compute it once
-  (:func:`cached_loader`, :class:`LastBlockClassifier`).
+  (:class:`TokenClassifier`).
 
 Each gives what the plain formulation gives, up to the rounding of float32; notebook 11 shows why the bias of
 the keys, on which no output depends, is an exception in training. Shapes use the letters of
-``previous_chapters.py``, and N for the number of examples.
+``previous_chapters.py``.
 
 Sources: Pope et al. (2022), *Efficiently Scaling Transformer Inference*, for the cache of keys and values;
 Donahue et al. (2014), *DeCAF*, for frozen layers that are computed beforehand; PyTorch's compiler
@@ -25,8 +25,8 @@ import copy
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
+from edition import PAD_TOKEN_ID
 from previous_chapters import FeedForward
 
 # ---------------------------------------------------------------------------------
@@ -101,11 +101,11 @@ def keys_and_values(attention, x):
     return attention.split_heads(attention.W_key(x)), attention.split_heads(attention.W_value(x))
 
 
-def attend(attention, x, keys, values, is_causal=False):
+def attend(attention, x, keys, values, mask=None, is_causal=False):
     """Attention of n positions x, (B, n, C), to keys and values, (B, H, T, D) each: (B, n, C).
 
-    A single position that stands last sees all T and needs no mask. With ``is_causal``, n is T and each
-    position sees itself and earlier ones only.
+    ``mask``, bool, (B, 1, n, T), is true where a position is seen; without one, all are. With
+    ``is_causal``, n is T and each position sees itself and earlier ones only.
     """
     B, n, _ = x.shape
     queries = attention.split_heads(attention.W_query(x))  # (B, n, C) -> (B, H, n, D)
@@ -113,6 +113,7 @@ def attend(attention, x, keys, values, is_causal=False):
         queries,
         keys,
         values,
+        attn_mask=mask,
         dropout_p=attention.dropout.p if attention.training else 0.0,
         is_causal=is_causal,
     )  # (B, H, n, D)
@@ -126,17 +127,49 @@ def after_attention(block, x, attended):
     return x + block.drop_resid(block.ff(block.norm2(x)))
 
 
-def block_at_last_position(block, x):
-    """What a block gives at the last position: (B, T, C) -> (B, 1, C). Only keys and values need them all."""
+def block_at(block, x, position):
+    """What ``block(x)`` gives at one position of each message: (B, T, C), int64 (B,) -> (B, 1, C).
+
+    The other positions give only their keys and values.
+    """
+    rows, places = (torch.arange(n, device=x.device) for n in x.shape[:2])
     normed = block.norm1(x)
     keys, values = keys_and_values(block.att, normed)
-    attended = attend(block.att, normed[:, -1:], keys, values)
-    return after_attention(block, x[:, -1:], attended)
+    seen = None
+    if block.att.is_causal:
+        seen = (places <= position[:, None])[:, None, None]  # (B, 1, 1, T)
+    attended = attend(block.att, normed[rows, position, None], keys, values, seen)
+    return after_attention(block, x[rows, position, None], attended)
 
 
 # ---------------------------------------------------------------------------------
-# Logits of the last token
+# Which token the head reads
 # ---------------------------------------------------------------------------------
+
+
+def real_tokens(ids):
+    """Which tokens belong to the message: IDs (B, T) -> bool (B, T). An empty message counts as one token."""
+    real = ids != PAD_TOKEN_ID
+    real[:, 0] = True
+    return real
+
+
+def token_position(ids, token):
+    """Position of the ``"first"``, ``"last"`` or ``"last real"`` token: IDs (B, T) -> int64 (B,)."""
+    if token == "last real":
+        return real_tokens(ids).sum(dim=1) - 1
+    return torch.full((len(ids),), {"first": 0, "last": ids.shape[1] - 1}[token], device=ids.device)
+
+
+def pick_token(outputs, ids, token):
+    """Reduce the outputs at all tokens, (B, T, K), to one row for each message, (B, K).
+
+    ``ids`` are the token IDs (B, T), ``token`` is that of :func:`token_position` or ``"mean of real"``.
+    """
+    if token == "mean of real":
+        real = real_tokens(ids).unsqueeze(-1)  # (B, T, 1)
+        return (outputs * real).sum(dim=1) / real.sum(dim=1)  # (B, T, K) -> (B, K)
+    return outputs[torch.arange(len(ids), device=ids.device), token_position(ids, token)]
 
 
 def before_last_block(model, input_ids):
@@ -153,7 +186,7 @@ def last_token_logits(model, input_ids):
     if input_ids.shape[1] == 0:
         raise ValueError(f"The input has no tokens (shape {tuple(input_ids.shape)}). Give at least one.")
     x = before_last_block(model, input_ids)  # (B, T) -> (B, T, C)
-    x = block_at_last_position(model.trf_blocks[-1], x)  # (B, 1, C)
+    x = block_at(model.trf_blocks[-1], x, token_position(input_ids, "last"))  # (B, 1, C)
     return model.out_head(model.final_norm(x))[:, -1, :]  # (B, V)
 
 
@@ -220,91 +253,75 @@ def generate_text_cached(model, idx, max_new_tokens, context_size):
 
 
 # ---------------------------------------------------------------------------------
-# Fine-tuning on cached activations of the frozen blocks
+# Fine-tuning with frozen blocks that read each message once
 # ---------------------------------------------------------------------------------
 
 
-def check_only_last_block_trains(model):
-    """Raise ``ValueError`` unless what comes before the last block is the same in each epoch."""
-    last_parts = (f"trf_blocks.{len(model.trf_blocks) - 1}.", "final_norm.", "out_head.")
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.startswith(last_parts):
+def count_frozen_blocks(model):
+    """Number of blocks below the first trainable parameter: their outputs never change."""
+    parts = [nn.ModuleList([model.tok_emb, model.pos_emb]), *model.trf_blocks]
+    trained = [any(parameter.requires_grad for parameter in part.parameters()) for part in parts]
+    return max(trained.index(True) - 1, 0) if True in trained else len(model.trf_blocks)
+
+
+class TokenClassifier(nn.Module):
+    """A classifier that reads one chosen token, and remembers what its frozen blocks gave.
+
+    Same logits as ``pick_token(model(ids), ids, token)``, in less time: the frozen blocks read each
+    message once, and the last block computes the chosen position only. In place of ``model`` it goes into
+    the functions of ``classification.py``, with the same loaders; what it trains are ``model``'s own
+    parameters.
+
+    Args:
+        model (GPTModel): the classifier, on its device, without dropout, else ``ValueError``.
+        token (str): see :func:`pick_token`.
+        memory (dict): filled with {message: output of the frozen blocks}, T x C numbers each: 385 MB for the
+            1,045 training messages of 120 tokens with GPT-2 124M. Who shares it has the same frozen blocks.
+
+    Input: token IDs, int64, shape (B, T). Output: logits, float, shape (B, 1, num_classes): one position,
+    so that ``[:, -1, :]`` works unchanged.
+    """
+
+    def __init__(self, model, token="last", memory=None):
+        super().__init__()
+        check_no_dropout(model)
+        self.model, self.token = model, token
+        self.memory = {} if memory is None else memory
+        num_frozen = count_frozen_blocks(model)
+        self.frozen, self.trained = model.trf_blocks[:num_frozen], model.trf_blocks[num_frozen:]
+        self.packed = packed_for_inference(self.frozen)
+        below = model.tok_emb, model.pos_emb, self.frozen
+        self.unchanging = [parameter for part in below for parameter in part.parameters()]
+
+    def after_frozen_blocks(self, ids):
+        if any(parameter.requires_grad for parameter in self.unchanging):
             raise ValueError(
-                f"{name} stands before the last block and is trainable: what the last block gets would "
-                "change with each step. Freeze it, or train without cached activations."
+                f"Below block {len(self.frozen)} something trains now: what is remembered would change with "
+                "each step. Make a new TokenClassifier after unfreezing."
             )
+        messages = [row.tobytes() for row in ids.cpu().numpy()]
+        new = [i for i, message in enumerate(messages) if message not in self.memory]
+        if new:
+            with torch.no_grad():
+                x = self.packed(self.model.embed(ids[new]))
+            self.memory.update(zip([messages[i] for i in new], x))
+        return torch.stack([self.memory[message] for message in messages])
+
+    def forward(self, ids):
+        x = self.after_frozen_blocks(ids) if len(self.frozen) else self.model.embed(ids)  # (B, T, C)
+        if self.token == "mean of real" or len(self.trained) == 0:
+            x = pick_token(self.model.final_norm(self.trained(x)), ids, self.token).unsqueeze(1)  # (B, 1, C)
+        else:
+            x = block_at(self.trained[-1], self.trained[:-1](x), token_position(ids, self.token))  # (B, 1, C)
+            x = self.model.final_norm(x)
+        return self.model.out_head(x)  # (B, 1, num_classes)
+
+
+def check_no_dropout(model):
+    """Raise ``ValueError`` if what the frozen blocks give changes from step to step."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             raise ValueError(
-                f"{name} drops values at random in training (p={module.p}): what the last block gets would "
-                "change with each step. Set drop_rate=0.0, or train without cached activations."
+                f"{name} drops values at random in training (p={module.p}): what frozen blocks give would "
+                "change with each step. Set drop_rate=0.0, or train the model without TokenClassifier."
             )
-
-
-def last_block_inputs(model, data_loader, device):
-    """Compute once, for each example of a loader, what enters the last block, and keep it on ``device``.
-
-    It takes N x T x C x 4 bytes in float32: 385 MB for the 1,045 training messages of 120 tokens with
-    GPT-2 124M; while it computes, the weights stand in memory twice. No random number is drawn. The result
-    is a TensorDataset in the order of ``data_loader.dataset``: activations (T, C), label ().
-    """
-    check_only_last_block_trains(model)
-    if data_loader.batch_size is None:
-        raise ValueError(
-            "The loader has no fixed batch size. Make it with DataLoader(dataset, batch_size=...)."
-        )
-    dataset = data_loader.dataset
-    if len(dataset) == 0:
-        raise ValueError("The loader has no examples.")
-    # without a generator of its own, each pass draws one number from the global one
-    in_order = DataLoader(
-        dataset, data_loader.batch_size, collate_fn=data_loader.collate_fn, generator=torch.Generator()
-    )
-    activations, labels, start = None, [], 0
-    frozen = packed_for_inference(model)
-    for input_batch, target_batch in in_order:
-        with torch.no_grad():
-            x = before_last_block(frozen, input_batch.to(device))  # (B, T) -> (B, T, C)
-        if activations is None:
-            activations = x.new_empty(len(dataset), *x.shape[1:])  # (N, T, C)
-        if x.shape[1] != activations.shape[1]:
-            raise ValueError(
-                f"The messages have different lengths: {activations.shape[1]} and {x.shape[1]} tokens. "
-                "Pad them to one length."
-            )
-        activations[start : start + len(x)] = x
-        labels.append(target_batch.to(device))
-        start += len(x)
-    return TensorDataset(activations, torch.cat(labels))
-
-
-def cached_loader(model, data_loader, device):
-    """Make a loader that gives activations (B, T, C) where ``data_loader`` gives token IDs (B, T).
-
-    It has the batch size, the order and the ``drop_last`` of ``data_loader`` and draws the same random
-    numbers. What can be cached, and what it costs: see :func:`last_block_inputs`.
-    """
-    return DataLoader(
-        last_block_inputs(model, data_loader, device),
-        batch_sampler=data_loader.batch_sampler,  # chooses the indices of each batch
-        generator=data_loader.generator,
-    )
-
-
-class LastBlockClassifier(nn.Module):
-    """The part of a classifier that trains: last block, final norm and head, those of ``model``, no copies.
-
-    With the loaders of :func:`cached_loader` it goes into the functions of ``classification.py`` in place
-    of ``model``: what enters the last block, (B, T, C) -> logits of the last token, (B, 1, num_classes).
-    """
-
-    def __init__(self, model):
-        super().__init__()
-        check_only_last_block_trains(model)
-        self.last_block = model.trf_blocks[-1]
-        self.final_norm = model.final_norm
-        self.out_head = model.out_head
-
-    def forward(self, x):
-        x = block_at_last_position(self.last_block, x)  # (B, T, C) -> (B, 1, C)
-        return self.out_head(self.final_norm(x))

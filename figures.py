@@ -76,9 +76,10 @@ LIVE = {
         "the bias: accuracy, a staircase, and loss, a smooth curve, with its slope at the chosen bias.",
     ),
     "training": (
-        "Fine-tuning as a film: the margin of every validation message, step by step.",
-        "Dots on a line of margins, coloured by class, that move while a slider goes through the steps of "
-        "training; one message is followed by name.",
+        "Fine-tuning as a film: the margin of every validation message, step by step. One heap wanders over "
+        "the border and back, then it parts.",
+        "Dots on a line of margins, spam above and the rest below, that move while a slider goes through the "
+        "steps of training; one message is followed by name. Below, accuracy and loss over the steps.",
     ),
     "threshold": (
         "Threshold and real share of spam: what the filter catches, what it takes by mistake, and what that "
@@ -125,24 +126,10 @@ class Figure:
 
 
 def show_figure(name):
-    """A drawing of the book, with its caption: the last line of a cell shows it.
-
-    Args:
-        name (str): a key of ``DRAWINGS``.
-
-    Raises:
-        ValueError: if there is no such figure.
-    """
+    """A drawing of the book, a key of ``DRAWINGS``, with its caption: the last line of a cell shows it."""
     return Figure(name, live=False)
 
 
 def show_live(name):
-    """A live figure of the book; where nothing is live, a picture of it.
-
-    Args:
-        name (str): a key of ``LIVE``.
-
-    Raises:
-        ValueError: if there is no such figure.
-    """
+    """A live figure of the book, a key of ``LIVE``; where nothing is live, a picture of it."""
     return Figure(name, live=True)

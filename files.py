@@ -12,8 +12,6 @@ import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import edition  # noqa: F401 - tiktoken needs no network
-
 try:
     import fcntl
 except ImportError:  # Windows, where nobody can remove a file that another process has open
@@ -99,11 +97,8 @@ def write_tensors(path, layout, arrays, metadata):
     (https://huggingface.co/docs/safetensors). When the library's own ``save_file`` is killed, it
     leaves a file of a random name behind, and its errors do not say of which kind they are.
 
-    Args:
-        path (Path): the file to write, where ``metadata`` asks for a hash seekable.
-        layout (dict): {name: (``"float32"`` or ``"float16"``, shape)}.
-        arrays (iterable): the arrays in the order of ``layout``, contiguous.
-        metadata (dict): {key: str}. For the key ``sha256``, the hash of all values is put in.
+    ``layout`` is {name: (``"float32"`` or ``"float16"``, shape)}, ``arrays`` are contiguous and in its order,
+    ``metadata`` {key: str}. For the key ``sha256``, the hash of all values is put in.
     """
     header, end = {"__metadata__": metadata}, 0
     for name, (dtype, shape) in layout.items():

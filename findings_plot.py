@@ -9,7 +9,7 @@ import json
 import matplotlib.pyplot as plt
 
 from edition import ROOT
-from findings import published_difference, sort_comparisons
+from findings_text import published_difference, sort_comparisons
 
 WORDS = json.loads((ROOT / "book" / "figures" / "words_en.json").read_text(encoding="utf-8"))["experiments"]
 NAMES = WORDS["rows"]  # of rows, as plots show them

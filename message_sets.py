@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from edition import ASSETS, PAD_TOKEN_ID, SET_NAMES, get_tokenizer
+from fast_paths import real_tokens
 from spam_data import create_spam_loaders, find_spam_file, left_over_ham, read_messages
-from variants import real_tokens
 
 DISGUISED_FILE = ASSETS / "disguised_spam.tsv"  # index variant text, of the sample
 
@@ -41,10 +41,8 @@ def read_left_over_ham(data_file):
 
 
 def read_other_sets(data):
-    """The sets of daily use: left-over ham, the whole other collection, and spam of the test set in disguise.
-
-    Args:
-        data (str): ``"uci"`` or ``"sample"``, what was trained on.
+    """The sets of daily use beside ``data``: left-over ham, the whole other collection, and spam
+    of the test set in disguise.
     """
     data_file = find_spam_file(data)
     other = read_messages(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
@@ -77,16 +75,9 @@ def pad(ids, padding, context_length):
 def create_loaders(data_file, padding="longest message", batch_size=8, context_length=1024, subset=None):
     """The loaders of notebook 01, with another padding, batch size or number of training messages.
 
-    Args:
-        data_file (str or Path): the messages.
-        padding (str): see :func:`pad`; ``"none"`` needs batches of one message.
-        batch_size (int): messages in a batch.
-        context_length (int): length for ``"full context"``.
-        subset (tuple): ``(n, seed)``: train on n messages only; see :func:`choose_subset`.
-
-    Returns:
-        list of three DataLoader: training (shuffled, last incomplete batch dropped),
-        validation, test. A batch is a pair of int64 tensors: token IDs (B, T), labels (B,).
+    ``padding`` as for :func:`pad`, to ``context_length`` if full; ``"none"`` needs batches of one message.
+    ``subset`` ``(n, seed)`` trains on n messages only, see :func:`choose_subset`. Returns training (shuffled,
+    last incomplete batch dropped), validation and test loader; a batch is token IDs (B, T), labels (B,).
     """
     loaders = []
     for loader in create_spam_loaders(get_tokenizer(), data_file):

@@ -98,6 +98,8 @@ class MultiHeadAttention(nn.Module):
     published interface; attention itself needs no fixed length.
     """
 
+    is_causal = True  # the mask: no token sees those after it
+
     def __init__(self, d_in, d_out, context_length, dropout, num_heads, qkv_bias=False):
         super().__init__()
         if d_out % num_heads != 0:
@@ -129,7 +131,7 @@ class MultiHeadAttention(nn.Module):
             keys,
             values,
             dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=True,
+            is_causal=self.is_causal,
         )  # (B, H, T, D)
 
         context = context.transpose(1, 2).reshape(B, T, self.d_out)  # heads side by side: (B, T, C)

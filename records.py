@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -72,20 +73,24 @@ def lock_of(path):
     return FileLock(Path(path).with_name(f".{Path(path).name}.lock"), is_singleton=True)
 
 
+WAY_ON = "Restore it, or delete it and run all rows anew."
+
+
+def load_json(path):
+    """What a file of results holds; an empty dict where there is none. ``ValueError`` if it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). {WAY_ON}") from error
+
+
 def load_results(path=RESULTS_DIR / "rows.json"):
     """Return the stored results: {model: {data: {row: entry}}}; empty where there are none yet.
 
     Raises:
         ValueError: if the file is damaged or holds something else.
     """
-    path = Path(path)
-    if not path.exists():
-        return {}
-    way_on = "Restore it, or delete it and run all rows anew."
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). {way_on}") from error
+    results = load_json(path)
     try:
         entries = [
             entry for rows_of in results.values() for rows in rows_of.values() for entry in rows.values()
@@ -94,17 +99,24 @@ def load_results(path=RESULTS_DIR / "rows.json"):
     except AttributeError:  # a list or a number where a dict belongs
         is_ours = False
     if not is_ours:
-        raise ValueError(f"{path} holds no results of experiments.py. {way_on}")
+        raise ValueError(f"{path} holds no results of experiments.py. {WAY_ON}")
     return results
+
+
+@contextmanager
+def changed(path, load=load_results):
+    """Give what a file of results holds, to be changed; it is stored if the block ends without an error."""
+    with lock_of(path):
+        results = load(path)
+        yield results
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def save_entry(entry, name, data, row, path):
     """Put one entry among the stored results; the other entries stay as they are."""
-    with lock_of(path):
-        results = load_results(path)
+    with changed(path) as results:
         results.setdefault(name, {}).setdefault(data, {})[row] = entry
-        with atomic_file(path) as partial:
-            partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load_predictions(path):

@@ -43,7 +43,7 @@ from distributed import (
     one_after_the_first,
     process_group,
 )
-from fast_paths import LastBlockClassifier, cached_loader
+from fast_paths import TokenClassifier
 from files import is_disk_full, require_replaceable, require_space
 from previous_chapters import MODEL_CONFIGS
 from spam_data import DATA_CHOICES
@@ -87,13 +87,12 @@ def run_finetune(args):
         if is_first_process():
             reserve(output, sum(p.numel() for p in saved) * (2 if args.only_trained else 4))
 
-        network, training = model, loaders[:2]
+        network = model
         if num_processes() > 1:
             network = DistributedClassifier(model)
         if args.cached:
-            training = [cached_loader(model, loader, device) for loader in training]
-            network = LastBlockClassifier(model)
-        train_as_published(network, *training, args.model, device, args.epochs, args.learning_rate)
+            network = TokenClassifier(model)
+        train_as_published(network, *loaders[:2], args.model, device, args.epochs, args.learning_rate)
         if not is_first_process():
             return
         if args.only_trained:  # measured as it is saved

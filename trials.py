@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from classification import train_classifier_simple
 from edition import MODELS_DIR, SET_NAMES
-from variants import TokenClassifier, build_model, pick_token
+from fast_paths import TokenClassifier, pick_token
+from variants import build_model
 
 # ---------------------------------------------------------------------------------
 # Fine-tuning one row
@@ -106,13 +107,9 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
 def best_on_validation(results, num_messages):
     """The lowest validation loss among the results whose accuracy is not worse than the best one's.
 
-    Not worse: by at most one standard error of the difference between two accuracies. The
-    accuracy is what the table reports, but of some hundred messages it is coarse, so the
-    loss decides where the accuracy cannot. The test set has no say.
-
-    Args:
-        results (list of dict): with ``validation`` and ``validation_loss``.
-        num_messages (int): size of the validation set.
+    Not worse: by at most one standard error of the difference between two accuracies of
+    ``num_messages``. The accuracy is what the table reports, but of some hundred messages it is coarse, so
+    the loss decides where the accuracy cannot. The test set has no say.
     """
     top = max(result["validation"] for result in results)
 
@@ -126,11 +123,8 @@ def best_on_validation(results, num_messages):
 def choose_learning_rate(tried, num_messages):
     """The rate with the best mean over its seeds on the validation set, if all its seeds converged.
 
-    Where no rate has only seeds that converged, all rates take part.
-
-    Args:
-        tried (list of dict): from :func:`fine_tune_row`, several rates and seeds.
-        num_messages (int): size of the validation set; see :func:`best_on_validation`.
+    Where no rate has only seeds that converged, all rates take part. ``tried`` are results of
+    several rates and seeds; see :func:`best_on_validation`.
     """
     means = []
     for rate in sorted({run["learning_rate"] for run in tried}):
@@ -162,10 +156,8 @@ def megabytes(kind):
 def training_cost(settings, name, train_loader, models_dir=MODELS_DIR, steps=10):
     """Cost of plain training, one thread, without the short cuts of :class:`TokenClassifier`.
 
-    Returns:
-        dict: for one message: ``seconds`` of processor time and ``operations`` (floating-point,
-        forward and backward); for the whole process, on Linux: ``megabytes`` at most during
-        training, and ``megabytes_before`` it.
+    For one message: ``seconds`` of processor time and ``operations`` (floating-point, forward and backward);
+    for the process, on Linux: ``megabytes`` at most during training, and ``megabytes_before`` it.
     """
     torch.set_num_threads(1)
     model = build_model(settings, name, 123, models_dir)

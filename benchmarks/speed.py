@@ -51,8 +51,7 @@ from classification import (  # noqa: E402
 from devices import cpu_name  # noqa: E402
 from edition import PAD_TOKEN_ID  # noqa: E402
 from fast_paths import (  # noqa: E402
-    LastBlockClassifier,
-    cached_loader,
+    TokenClassifier,
     generate_text_cached,
     last_token_logits,
     packed_for_inference,
@@ -440,10 +439,10 @@ class Bench:
 
 
 class Training:
-    """Fine-tuning of one side, epoch by epoch, as the book does it; the book's side caches first."""
+    """Fine-tuning of one side, epoch by epoch, as the book does it; the book's side remembers."""
 
     def __init__(self, side, model, dataset, batch_size, device):
-        self.side, self.model, self.device = side, model, device
+        self.side, self.device = side, device
         self.loader = DataLoader(
             dataset,
             batch_size=batch_size,
@@ -453,7 +452,7 @@ class Training:
         )
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trainable, **SETTINGS)
-        self.network = model
+        self.network = TokenClassifier(model) if side == "book" else model
 
     def logits(self, network, inputs):
         if self.side == "transformers":
@@ -461,9 +460,6 @@ class Training:
         return network(inputs)[:, -1, :]
 
     def run_epoch(self):
-        if self.side == "book" and self.network is self.model:
-            self.loader = cached_loader(self.model, self.loader, self.device)
-            self.network = LastBlockClassifier(self.model)
         self.network.train()
         for inputs, labels in self.loader:
             self.optimizer.zero_grad()

@@ -149,7 +149,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_every_module_of_the_book_brings_the_tokenizer_along(run_python):
-    modules = sorted(path.stem for path in ROOT.glob("*.py"))
+    modules = sorted({path.stem for path in ROOT.glob("*.py")} - {"files"})  # edition.py writes with it
     code = f"""{WITHOUT_NETWORK}
 from tiktoken.load import read_file_cached  # what tiktoken.get_encoding("gpt2") calls for each of the two
 for module in {modules}:
@@ -164,7 +164,7 @@ for module in {modules}:
     except Exception as error:
         print(module, error)
 """
-    assert len(modules) >= 13
+    assert len(modules) >= 12
     assert run_python("-c", code).stdout.split("\n") == [*modules, ""]
 
 

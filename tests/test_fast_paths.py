@@ -19,12 +19,10 @@ from classification import (
 )
 from fast_paths import (
     KeyValueCache,
-    LastBlockClassifier,
     PackedLinear,
-    cached_loader,
+    TokenClassifier,
     can_pack,
     generate_text_cached,
-    last_block_inputs,
     last_token_logits,
     packed_for_inference,
     read_tokens,
@@ -204,80 +202,53 @@ def test_cached_generation_raises_the_plain_errors(model, num_tokens, max_new_to
 
 
 # ---------------------------------------------------------------------------------
-# Cached activations
+# Remembered outputs of frozen blocks. More rows of the experiments: test_variants.py
 # ---------------------------------------------------------------------------------
 
 
-def test_cached_loader_gives_the_same_batches(classifier, loader):
-    cached = cached_loader(classifier, loader, CPU)
+def test_token_classifier_draws_no_random_number(classifier, loader):
     torch.manual_seed(5)
-    plain_batches = [batch for _ in range(2) for batch in loader]
+    expected = [labels for _, labels in loader]
     state = torch.get_rng_state()
     torch.manual_seed(5)
-    cached_batches = [batch for _ in range(2) for batch in cached]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert len(cached_batches) == len(plain_batches) == 2 * len(cached) == 4
-    for (ids, labels), (activations, cached_labels) in zip(plain_batches, cached_batches):
-        assert torch.equal(cached_labels, labels)
-        torch.testing.assert_close(activations, classifier.trf_blocks[:-1](classifier.embed(ids)))
-
-
-def test_cached_loader_keeps_an_incomplete_batch(classifier, loader):
-    in_order = DataLoader(loader.dataset, batch_size=4)
-    batches = list(cached_loader(classifier, in_order, CPU))
-    assert [len(labels) for _, labels in batches] == [4, 4, 2]
-    assert torch.equal(torch.cat([labels for _, labels in batches]), random_ids(10, n_vocab=2))
-
-
-def test_cached_loader_draws_from_the_generator_of_the_loader(classifier, loader):
-    seeded = DataLoader(
-        loader.dataset, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(9)
-    )
-    cached = cached_loader(classifier, seeded, CPU)
-    labels = torch.cat([labels for _, labels in seeded])
-    seeded.generator.manual_seed(9)
-    assert torch.equal(torch.cat([labels for _, labels in cached]), labels)
-
-
-def test_caching_draws_no_random_number(classifier, loader):
-    state = torch.get_rng_state()
-    cached_loader(classifier, loader, CPU)
+    network = TokenClassifier(classifier)
+    for (ids, labels), other in zip(loader, expected):
+        network(ids)
+        assert torch.equal(labels, other)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_cached_activations_are_in_the_order_of_the_data_set(classifier, loader):
-    cached = last_block_inputs(classifier, loader, CPU)
-    assert len(cached) == 10  # also those that drop_last leaves out of an epoch
-    activations, label = cached[7]
-    ids, expected_label = loader.dataset[7]
-    expected = classifier.trf_blocks[:-1](classifier.embed(ids[None]))[0]
-    torch.testing.assert_close(activations, expected)
-    assert label == expected_label and not activations.requires_grad
+def test_memory_holds_what_enters_the_last_block(classifier, loader):
+    network = TokenClassifier(classifier)
+    for ids, _ in DataLoader(loader.dataset, batch_size=4):  # the last batch is an incomplete one
+        network(ids)
+    assert len(network.memory) == 10
+    for ids, _ in loader.dataset:
+        found = network.memory[ids.numpy().tobytes()]
+        expected = classifier.trf_blocks[:-1](classifier.embed(ids[None]))[0]
+        torch.testing.assert_close(found, expected)
+        assert not found.requires_grad
 
 
-def test_classifier_of_the_last_block_gives_the_plain_logits(classifier, loader):
+def test_memory_can_be_shared(classifier, loader):
+    first = TokenClassifier(classifier)
     ids, _ = next(iter(loader))
-    logits = LastBlockClassifier(classifier)(classifier.trf_blocks[:-1](classifier.embed(ids)))
-    assert logits.shape == (4, 1, 2)
-    torch.testing.assert_close(logits[:, -1, :], classifier(ids)[:, -1, :])
+    expected = first(ids)
+    classifier.tok_emb.weight.data.fill_(torch.nan)  # whoever reads the message again would notice
+    assert torch.equal(TokenClassifier(classifier, "last", first.memory)(ids), expected)
 
 
-def test_classifier_of_the_last_block_has_the_plain_gradients(classifier, loader):
-    ids, labels = next(iter(loader))
-    plain = copy.deepcopy(classifier)
-    calc_loss_batch(ids, labels, plain, CPU).backward()
-    activations = classifier.trf_blocks[:-1](classifier.embed(ids)).detach()
-    calc_loss_batch(activations, labels, LastBlockClassifier(classifier), CPU).backward()
-    for (name, parameter), other in zip(classifier.named_parameters(), plain.parameters()):
-        if other.grad is None:
-            assert parameter.grad is None
-        else:
-            torch.testing.assert_close(parameter.grad, other.grad, atol=1e-6, rtol=1e-4, msg=name)
+def test_token_classifier_trains_the_parameters_of_the_model(classifier):
+    network = TokenClassifier(classifier)
+    assert {id(p) for p in network.parameters()} == {id(p) for p in classifier.parameters()}
 
 
-def test_classifier_of_the_last_block_shares_its_parameters(classifier):
-    trainable = {id(parameter) for parameter in classifier.parameters() if parameter.requires_grad}
-    assert {id(parameter) for parameter in LastBlockClassifier(classifier).parameters()} == trainable
+def test_memory_filled_in_inference_mode_serves_training(classifier, loader):
+    network, (ids, labels) = TokenClassifier(classifier), next(iter(loader))
+    with torch.inference_mode():
+        network(ids)
+    calc_loss_batch(ids, labels, network, CPU).backward()
+    assert classifier.out_head.weight.grad.abs().max() > 0
 
 
 def fine_tune(model, network, loaders, num_epochs):
@@ -297,7 +268,7 @@ def assert_same_logits_and_accuracy(plain, fast, loader):
 
 
 @pytest.mark.slow
-def test_fine_tuning_on_cached_activations_is_the_plain_fine_tuning(embedded_load, sample_loaders, capsys):
+def test_fine_tuning_with_a_memory_is_the_plain_fine_tuning(embedded_load, sample_loaders, capsys):
     """Several epochs on a part of the sample: same progress, same weights, same accuracy."""
     plain = build_classifier("gpt2-mini (10M)", embedded_load.models_dir)
     fast, before = copy.deepcopy(plain), copy.deepcopy(plain)
@@ -308,8 +279,7 @@ def test_fine_tuning_on_cached_activations_is_the_plain_fine_tuning(embedded_loa
 
     plain_result = fine_tune(plain, plain, loaders, num_epochs=3)
     plain_progress = capsys.readouterr().out
-    cached_loaders = [cached_loader(fast, loader, CPU) for loader in loaders]
-    fast_result = fine_tune(fast, LastBlockClassifier(fast), cached_loaders, num_epochs=3)
+    fast_result = fine_tune(fast, TokenClassifier(fast), loaders, num_epochs=3)
     assert capsys.readouterr().out == plain_progress
     assert len(plain_progress.splitlines()) == 5 + 3  # steps 0 to 40, three epochs
 
@@ -324,50 +294,30 @@ def test_fine_tuning_on_cached_activations_is_the_plain_fine_tuning(embedded_loa
     assert_same_logits_and_accuracy(plain, fast, sample_loaders[2])
 
 
-def test_losses_on_cached_activations_are_the_plain_ones(classifier, loader):
-    cached = cached_loader(classifier, loader, CPU)
+def test_losses_with_a_memory_are_the_plain_ones(classifier, loader):
     torch.manual_seed(5)
     expected = evaluate_model(classifier, loader, loader, CPU, eval_iter=2)
     torch.manual_seed(5)
-    found = evaluate_model(LastBlockClassifier(classifier), cached, cached, CPU, eval_iter=2)
+    found = evaluate_model(TokenClassifier(classifier), loader, loader, CPU, eval_iter=2)
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-# ---------------------------------------------------------------------------------
-# What cannot be cached is named
-# ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["tok_emb.weight", "pos_emb.weight", "trf_blocks.1.ff.layers.0.bias"])
-def test_trainable_parameter_before_the_last_block_is_named(classifier, loader, name):
+def test_unfreezing_what_is_remembered_is_an_error(classifier, loader, name):
+    network, (ids, _) = TokenClassifier(classifier), next(iter(loader))
+    network(ids)
     classifier.get_parameter(name).requires_grad = True
-    for attempt in (lambda: cached_loader(classifier, loader, CPU), lambda: LastBlockClassifier(classifier)):
-        with pytest.raises(ValueError, match=f"{name} stands before the last block and is trainable"):
-            attempt()
+    with pytest.raises(ValueError, match=r"Below block 2 something trains now.*Make a new TokenClassifier"):
+        network(ids)
+    anew = TokenClassifier(classifier)(ids)
+    torch.testing.assert_close(anew[:, -1, :], classifier(ids)[:, -1, :])
 
 
 @pytest.mark.parametrize("name", ["drop_emb", "trf_blocks.0.drop_resid", "trf_blocks.2.att.dropout"])
-def test_dropout_is_named(classifier, loader, name):
+def test_dropout_is_named(classifier, name):
     classifier.get_submodule(name).p = 0.1
-    for attempt in (lambda: cached_loader(classifier, loader, CPU), lambda: LastBlockClassifier(classifier)):
-        with pytest.raises(ValueError, match=rf"{name} drops values at random in training \(p=0.1\)"):
-            attempt()
-
-
-def test_loader_without_examples_is_named(classifier):
-    with pytest.raises(ValueError, match="no examples"):
-        cached_loader(classifier, DataLoader([], batch_size=4), CPU)
-
-
-def test_loader_without_a_batch_size_is_named(classifier, loader):
-    with pytest.raises(ValueError, match="no fixed batch size"):
-        cached_loader(classifier, DataLoader(loader.dataset, batch_size=None), CPU)
-
-
-def test_messages_of_different_lengths_are_named(classifier):
-    examples = [(random_ids(length), torch.tensor(0)) for length in (6, 5)]
-    with pytest.raises(ValueError, match="different lengths: 6 and 5 tokens"):
-        cached_loader(classifier, DataLoader(examples, batch_size=1), CPU)
+    with pytest.raises(ValueError, match=rf"{name} drops values at random in training \(p=0.1\)"):
+        TokenClassifier(classifier)
 
 
 # ---------------------------------------------------------------------------------

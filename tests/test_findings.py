@@ -19,8 +19,9 @@ from experiments import (
     USED_ROWS,
     settings_of,
 )
-from findings import Answers, compare_pairs, differs_from_published, find_all
-from records import RESULTS_DIR, key_of, load_predictions, load_results
+from findings import Answers, compare_pairs, find_all
+from findings_text import differs_from_published, print_findings
+from records import RESULTS_DIR, changed, key_of, load_json, load_predictions, load_results
 from trials import choose_learning_rate
 
 EMBEDDED = "gpt2-mini (10M)"
@@ -83,11 +84,12 @@ def test_findings_of_made_up_answers(made_up, tmp_path, capsys):
             set(disguised) == {"plain", "polite"}
             and abs(disguised["plain"][0] - disguised["polite"][0]) < 0.1
         )
-    findings.save(found, "a", "uci", tmp_path / "findings.json")
-    findings.save(found, "a", "sample", tmp_path / "findings.json")
+    for data in ("uci", "sample"):
+        with changed(tmp_path / "findings.json", load_json) as stored:
+            stored.setdefault("a", {})[data] = findings.rounded(found)
     stored = json.loads((tmp_path / "findings.json").read_text())["a"]
     assert stored["uci"] == stored["sample"] and stored["uci"]["comparisons"][0]["verdict"] == "worse"
-    findings.print_findings(found, PUBLISHED_KEYS, NOTES)
+    print_findings(found, PUBLISHED_KEYS, NOTES)
     clear, rest = capsys.readouterr().out.split("\nNot decided")
     assert "last-token            below   tf-idf-best" in clear and "last-token@32" in clear
     assert "first-token           against majority" in rest.split("Different")[0]

@@ -1,8 +1,14 @@
 """reference_results.py: the published numbers, and the comparison of a run with them."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from reference_results import compare_with_published, is_published_setting, published, tolerance_of
+from tools import note_full_run
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -131,3 +137,23 @@ def test_run_in_another_setting_never_fails_and_prints_nothing_but_needs_a_publi
     assert capsys.readouterr().out == ""
     with pytest.raises(KeyError, match="initial_loss.nothing"):
         compare_with_published({"initial_loss.nothing": 1.0})
+
+
+def test_full_run_is_noted_in_the_published_setting_only(tmp_path, monkeypatch):
+    path = tmp_path / "full_run.json"
+    monkeypatch.setenv("CHOOSE_DATA", "sample")
+    note_full_run.note(path)
+    assert not path.exists()
+    monkeypatch.delenv("CHOOSE_DATA")
+    note_full_run.note(path)
+    assert json.loads(path.read_text()).keys() == {"date", "torch", "device"}
+
+
+def test_each_check_on_the_page_is_one_that_runs():
+    """Each test that ``book/checks.json`` names is a function of that file, each command a target."""
+    for check in json.loads((ROOT / "book" / "checks.json").read_text("utf-8")):
+        for name in check.get("tests", []):
+            file, function = name.split("::")
+            assert f"\ndef {function}(" in (ROOT / "tests" / file).read_text("utf-8"), name
+        if "command" in check:
+            assert f"\n{check['command'].removeprefix('make ')}: " in (ROOT / "Makefile").read_text("utf-8")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,15 @@ def test_tables_have_a_row_for_each_model(results):
             "1558M",
         ]
         assert len({line.count("|") for line in lines}) == 1
+
+
+def test_checks_say_when_the_full_edition_was_last_run(tmp_path, monkeypatch):
+    for folder in ("book", "results"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "book" / "checks.json", tmp_path / "book")
+    assert "when these pages were built" in tables.checks(tmp_path)[-1]
+    monkeypatch.setenv("CHOOSE_DATA", "sample")
+    assert tables.checks(tmp_path)[-1].endswith("| not yet: no such run is stored |")
+    run = {"date": "2026-01-02", "torch": "2.9", "device": "cuda"}
+    (tmp_path / "results" / "full_run.json").write_text(json.dumps(run))
+    assert tables.checks(tmp_path)[-1].endswith("| last on 2026-01-02, PyTorch 2.9, cuda |")

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from spam_data import SAMPLE_FILE, create_balanced_dataset, random_split
-from tools.sample_card import CLASSES, RESULTS, ROOT, facts, read_sample, words_of
+from tools.data_cards import CARDS, CLASSES, RESULTS, ROOT, read_sample, words_of
 
 # Ranges that the regulators of the UK (Ofcom) and North America (NANPA) keep for fiction
 FICTIONAL_NUMBER = re.compile(
@@ -118,12 +118,14 @@ def test_a_fixed_seed_gives_the_shares_that_the_book_names(df):
     assert [round((part.Label == "spam").mean(), 3) for part in parts] == [0.491, 0.525, 0.52]
 
 
-def test_data_card_is_measured_on_this_file():
-    assert json.loads(RESULTS.read_text(encoding="utf-8")) == facts()
+@pytest.mark.parametrize("name", CARDS)
+def test_data_card_is_measured_on_this_file(name):
+    assert json.loads((RESULTS / name).read_text(encoding="utf-8")) == CARDS[name]()
 
 
-def test_blind_readers_agree_with_the_labels():
-    card = json.loads(RESULTS.read_text(encoding="utf-8"))["blind readings"]
+@pytest.mark.parametrize("name", CARDS)
+def test_blind_readers_agree_with_the_labels(name):
+    card = json.loads((RESULTS / name).read_text(encoding="utf-8"))["blind readings"]
     assert card["messages"] == 500 and card["kappa between readers"] > 0.95
 
 

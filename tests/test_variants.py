@@ -8,15 +8,13 @@ import torch
 from classification import add_classification_head, calc_loss_batch, freeze_all_layers
 from edition import PAD_TOKEN_ID
 from experiments import EXPERIMENTS, settings_of
+from fast_paths import TokenClassifier, count_frozen_blocks, pick_token
 from message_sets import pad
 from previous_chapters import GPTModel
 from variants import (
     LoRALinear,
-    TokenClassifier,
     build_model,
-    count_frozen_blocks,
     count_trainable,
-    pick_token,
     random_model,
     remove_causal_mask,
     unfreeze,

@@ -8,11 +8,16 @@ stands for the table of that name, one of ``TABLES``. No number on these pages i
 """
 
 import json
+import sys
+from datetime import date
 from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from reference_results import is_published_setting  # noqa: E402
 
 SPACE = "\N{NO-BREAK SPACE}"  # a number and its unit stay together
 
@@ -201,7 +206,7 @@ def machine(models, about):
 
 
 # ---------------------------------------------------------------------------------
-# results/sms_sample.json: the messages written for this book
+# results/sms_sample.json, headlines.json: the texts written for this book
 # ---------------------------------------------------------------------------------
 
 
@@ -219,11 +224,12 @@ def sample_patterns(card):
 
 
 def sample_lengths(card):
+    counts = card.get("messages") or card["headlines"]
     rows = [
-        [name, f"{card['messages'][name]:,}", *map(str, card["quartiles of characters"][name])]
-        for name in ("ham", "spam")
+        [name, f"{counts[name]:,}", *map(str, quartiles)]
+        for name, quartiles in card["quartiles of characters"].items()
     ]
-    return table(["class", "messages", "a quarter is shorter than", "half", "three quarters"], rows)
+    return table(["class", "number", "a quarter is shorter than", "half", "three quarters"], rows)
 
 
 def sample_readers(card):
@@ -236,13 +242,44 @@ def sample_readers(card):
     return table(["reader", "agrees with the label (95 % interval)", "Cohen's kappa", "not sure"], rows)
 
 
+# ---------------------------------------------------------------------------------
+# book/checks.json: what has been checked, and by what; results/full_run.json: the last full edition
+# ---------------------------------------------------------------------------------
+
+
+def checks(root):
+    """What the book claims of itself, the test behind it, and when that test runs."""
+    rows = []
+    for check in json.loads((root / "book" / "checks.json").read_text("utf-8")):
+        tests = [f"`tests/{name.replace('::', '`: `')}`" for name in check.get("tests", [])]
+        by = "; ".join(tests) or f"`{check['command']}`"
+        rows.append([check["claim"], by, check["when"]])
+    rows.append(
+        ["OpenAI's 124M weights give the published numbers", "`make test CHECKPOINT=124M`", full_run(root)]
+    )
+    return table(["claim", "checked by", "when"], rows)
+
+
+def full_run(root):
+    """When the published numbers were last reached with OpenAI's weights."""
+    if is_published_setting():
+        return f"when these pages were built, {date.today()}: a number that differs stops the build"
+    stored = root / "results" / "full_run.json"
+    if not stored.exists():
+        return "not yet: no such run is stored"
+    run = json.loads(stored.read_text("utf-8"))
+    return f"last on {run['date']}, PyTorch {run['torch']}, {run['device']}"
+
+
 SAMPLE = {
-    "sample-patterns": sample_patterns,
-    "sample-lengths": sample_lengths,
-    "sample-readers": sample_readers,
+    "sample-patterns": ("sms_sample.json", sample_patterns),
+    "sample-lengths": ("sms_sample.json", sample_lengths),
+    "sample-readers": ("sms_sample.json", sample_readers),
+    "headline-lengths": ("headlines.json", sample_lengths),
+    "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-TABLES = ["speed", *SCALE, *SAMPLE]
+TABLES = ["speed", "checks", *SCALE, *SAMPLE]
 
 
 class ResultTable(SphinxDirective):
@@ -255,9 +292,12 @@ class ResultTable(SphinxDirective):
             raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
         if name == "speed":
             return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
+        if name == "checks":
+            return self.parsed(checks(root), nodes.Element()).children
         if name in SAMPLE:
-            card = json.loads((root / "results" / "sms_sample.json").read_text("utf-8"))
-            return self.parsed(SAMPLE[name](card), nodes.Element()).children
+            file, lines = SAMPLE[name]
+            card = json.loads((root / "results" / file).read_text("utf-8"))
+            return self.parsed(lines(card), nodes.Element()).children
         results = json.loads((root / "results" / "scale.json").read_text("utf-8"))
         return self.parsed(SCALE[name](results["models"], results), nodes.Element()).children
 

@@ -20,18 +20,20 @@ Live.define("training", (ui, body) => {
   const order = labels.map((_, i) => i).sort((a, b) => texts[a].localeCompare(texts[b]));
   const list = ui.select("follow", words.follow, order.map((i) => [i, texts[i].length > 60 ? `${texts[i].slice(0, 59)}…` : texts[i]]), () => { followed = Number(list.list.value); draw(); });
   list.list.value = followed;
-  const [accuracy, loss, margin] = ["accuracy", "loss", "margin"].map((name) => ui.output(name, { for: ui.id("step") }));
+  const [called, accuracy, loss, margin] = ["called", "accuracy", "loss", "margin"].map((name) => ui.output(name, { for: ui.id("step") }));
   const message = h("p", {});
   const told = () => ui.announce(say(words.said, { step: number(steps[frame]), accuracy: accuracy.textContent, loss: loss.textContent }));
 
   const dots = plot.drawing({ role: "img", "aria-label": words.dots }, (width) => {
-    const room = 84, base = room + 16, radius = width < 480 ? 3.5 : 4.5, x = plot.scale([-reach, reach], [10, width - 10]);
+    const room = 112, top = 22, base = top + room, radius = width < 480 ? 2.6 : 3.4, x = plot.scale([-reach, reach], [10, width - 10]);
     const points = margins[frame].map((m, i) => ({ x: m, i, wrong: (m > 0) !== (labels[i] === 1), followed: i === followed }));
+    points.sort((a, b) => a.followed - b.followed); // the followed one on top of its pile
     const trail = margins.slice(0, frame + 1).map((row) => `${x(row[followed])},${base}`);
-    return { height: 2 * room + 54, children: [
+    return { height: top + 2 * room + 44, children: [
       svg("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "live-line" }),
       svg("line", { x1: x(0), x2: x(0), y1: 4, y2: base + room, class: "live-decision" }),
-      plot.text(10, 12, words.spam), plot.text(10, base + room + 2, words.ham),
+      plot.text(x(0) - 8, 12, words.calledHam, { "text-anchor": "end" }), plot.text(x(0) + 8, 12, words.calledSpam),
+      plot.text(10, top + 14, words.spam, { class: "live-strong" }), plot.text(10, base + room - 4, words.ham, { class: "live-strong" }),
       svg("polyline", { points: trail.join(" "), class: "live-tangent" }),
       plot.pile(points.filter((p) => labels[p.i] === 1), x, base, true, radius, room - 12),
       plot.pile(points.filter((p) => labels[p.i] === 0), x, base, false, radius, room - 12),
@@ -49,7 +51,8 @@ Live.define("training", (ui, body) => {
   }
 
   const curve = plot.drawing({ role: "img", "aria-label": words.curve }, (width) => {
-    const left = 44, x = plot.scale([0, steps[last]], [left, width - 44]), highest = Math.max(1, ...losses);
+    const left = 44, root = plot.scale([0, Math.sqrt(steps[last])], [left, width - 44]), highest = Math.max(1, ...losses);
+    const x = (step) => root(Math.sqrt(step)); // roots give the first steps, where most happens, their room
     const ya = plot.scale([0, 1], [122, 26]), yl = plot.scale([0, highest], [122, 26]);
     const line = (values, y) => values.map((v, i) => `${x(steps[i])},${y(v)}`).join(" ");
     return { height: 168, children: [
@@ -61,11 +64,16 @@ Live.define("training", (ui, body) => {
       svg("line", { x1: x(steps[frame]), x2: x(steps[frame]), y1: 20, y2: 122, class: "live-decision" }),
       svg("circle", { cx: x(steps[frame]), cy: ya(accuracies[frame]), r: 5, fill: "currentColor" }),
       svg("circle", { cx: x(steps[frame]), cy: yl(losses[frame]), r: 5, class: "live-plus" }),
-      plot.xAxis(x, [0, steps[last]], 122, words.step, (v) => number(v), width < 480 ? 3 : 6),
+      svg("line", { x1: left, x2: width - 44, y1: 122, y2: 122, class: "live-line" }),
+      [0, 12, 60, 195, 390, 585, 780, 975].filter((v) => v <= steps[last] && (width > 480 || v % 390 === 0 || v === 60)).map((v) => [
+        svg("line", { x1: x(v), x2: x(v), y1: 122, y2: 126, class: "live-line" }), plot.text(x(v), 139, number(v), { "text-anchor": "middle" })]),
+      plot.text((left + width - 44) / 2, 157, words.stepAxis, { "text-anchor": "middle", class: "live-axisname" }),
     ] };
   });
 
   function draw() {
+    const count = margins[frame].filter((m) => m > 0).length;
+    ui.set(called, count, number(count));
     ui.set(accuracy, accuracies[frame], percent(accuracies[frame], 1));
     ui.set(loss, losses[frame], number(losses[frame], 3));
     ui.set(margin, margins[frame][followed], number(margins[frame][followed], 2));
@@ -101,7 +109,7 @@ Live.define("training", (ui, body) => {
       draw();
     }, { class: "live-button live-reset" })),
     slider.element, h("div", {}, dots.root), list.element, message,
-    h("div", { class: "live-numbers" }, [["accuracy", accuracy], ["loss", loss], ["margin_", margin]].map(([name, output]) => h("div", {}, h("span", {}, words[name]), output))),
+    h("div", { class: "live-numbers" }, [["called", called], ["accuracy", accuracy], ["loss", loss], ["margin_", margin]].map(([name, output]) => h("div", {}, h("span", {}, say(words[name], { all: number(N) })), output))),
     h("div", {}, curve.root),
   );
   draw();

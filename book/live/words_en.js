@@ -220,10 +220,14 @@ Live.words({
 
   training: {
     step: "Step",
+    stepAxis: "Step (the first ones stretched)",
+    calledSpam: "called spam →",
+    calledHam: "← called not spam",
+    called: "Called spam, of {all}",
     play: "Play",
     pause: "Pause",
     follow: "Follow a message",
-    dots: "The validation messages on a line of margins: spam above, not spam below.",
+    dots: "The validation messages on a line of margins: spam above the line, the rest below; right of the dotted line is called spam.",
     margin: "logit of spam − logit of not spam",
     curve: "Accuracy, and the loss, over the steps",
     accuracy: "Accuracy",

@@ -1,7 +1,7 @@
-"""Measure the messages written for this book, for their data card: `python tools/sample_card.py`.
+"""Measure the messages and headlines written for this book, for their cards: `python tools/data_cards.py`.
 
-Writes results/sms_sample.json: how many messages, how long, which patterns and words stand in which
-class, and how two blind readings (results/blind_labels.tsv) agree with the labels.
+Writes results/sms_sample.json and results/headlines.json: how many, how long, which patterns and words
+stand in which class, and how two blind readings (results/blind_*.tsv) agree with the labels.
 """
 
 import json
@@ -21,8 +21,8 @@ from edition import get_tokenizer  # noqa: E402
 from files import atomic_file, sha256_of  # noqa: E402
 from spam_data import SAMPLE_FILE  # noqa: E402
 
-RESULTS = ROOT / "results" / "sms_sample.json"
-BLIND_LABELS = ROOT / "results" / "blind_labels.tsv"
+RESULTS = ROOT / "results"
+HEADLINES_FILE = ROOT / "assets" / "headlines.csv"
 CLASSES = ("ham", "spam")
 PATTERNS = {
     "three digits in a row": r"\d{3}",
@@ -71,10 +71,10 @@ def strongest_words(df, number=12):
     return {word: {name: round(100 * share(word, name), 1) for name in CLASSES} for word in words[:number]}
 
 
-def agreement(df):
-    """How the two blind readings agree with the labels and with each other."""
-    blind = pd.read_csv(BLIND_LABELS, sep="\t")
-    labels = df.Label[blind.row].tolist()
+def agreement(labels, blind_file):
+    """How two blind readings agree with the labels and with each other."""
+    blind = pd.read_csv(blind_file, sep="\t")
+    labels = labels[blind.row].tolist()
     result = {
         "messages": len(blind),
         "kappa between readers": cohen_kappa_score(blind.reader_a, blind.reader_b),
@@ -91,26 +91,45 @@ def agreement(df):
     return result
 
 
-def facts():
-    df, tokenizer = read_sample(), get_tokenizer()
-    quartiles = {
-        name: df.Text[df.Label == name].str.len().quantile([0.25, 0.5, 0.75]).round().astype(int).tolist()
-        for name in CLASSES
+def lengths(texts, labels, tokenizer):
+    """Quartiles of the characters of each class, and the most tokens of a text."""
+    quartiles = texts.str.len().groupby(labels).quantile([0.25, 0.5, 0.75]).round().astype(int)
+    return {
+        "quartiles of characters": {name: quartiles[name].tolist() for name in sorted(set(labels))},
+        "longest in tokens": max(len(tokenizer.encode(text)) for text in texts),
     }
+
+
+def sms_sample():
+    """The card of assets/sms_sample.tsv."""
+    df = read_sample()
     return {
         "sha256": sha256_of(SAMPLE_FILE),
         "messages": df.Label.value_counts().to_dict(),
-        "quartiles of characters": quartiles,
-        "longest in tokens": max(len(tokenizer.encode(text)) for text in df.Text),
+        **lengths(df.Text, df.Label, get_tokenizer()),
         "patterns": {
             name: share_of_messages(df, re.compile(regex).search) for name, regex in PATTERNS.items()
         },
         "words": strongest_words(df),
-        "blind readings": agreement(df),
+        "blind readings": agreement(df.Label, RESULTS / "blind_messages.tsv"),
     }
 
 
+def headlines():
+    """The card of assets/headlines.csv."""
+    df = pd.read_csv(HEADLINES_FILE)
+    return {
+        "sha256": sha256_of(HEADLINES_FILE),
+        "headlines": df.label.value_counts().sort_index().to_dict(),
+        **lengths(df.text, df.label, get_tokenizer()),
+        "blind readings": agreement(df.label, RESULTS / "blind_headlines.tsv"),
+    }
+
+
+CARDS = {"sms_sample.json": sms_sample, "headlines.json": headlines}
+
 if __name__ == "__main__":
-    with atomic_file(RESULTS) as partial:
-        partial.write_text(json.dumps(facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(RESULTS.read_text(encoding="utf-8"))
+    for name, facts in CARDS.items():
+        with atomic_file(RESULTS / name) as partial:
+            partial.write_text(json.dumps(facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(RESULTS / name)
