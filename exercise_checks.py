@@ -404,7 +404,52 @@ LESSON_09 = {
 
 # 10 · Which choices matter
 
-LESSON_10 = {}
+LESSON_10 = {
+    "10-1": Exercise(
+        right=lambda first, second: _coin_test(first, second),
+        tolerance=0.005,
+        hint="Count the messages that only one of the two gets right. How uneven would a fair coin be?",
+        mistakes=(
+            (
+                lambda first, second: _coin_test(first, second) / 2,
+                "That is one side: a surprise in the other direction would count as well.",
+            ),
+        ),
+    ),
+    "10-2": Exercise(
+        right=lambda p: math.ceil(0.05 / p) - 1,
+        hint="Holm multiplies the smallest p-value by the number of questions.",
+        mistakes=((lambda p: math.ceil(0.05 / p), "With so many it is just too late."),),
+    ),
+    "10-3": Exercise(
+        right=lambda model: _lora_numbers(model, rank=4, places=4),
+        hint="Each place has an A and a B. What else trains?",
+        mistakes=(
+            (
+                lambda model: _lora_numbers(model, rank=4, places=4, head=0),
+                "The new head trains too.",
+            ),
+            (
+                lambda model: _lora_numbers(model, rank=2, places=4),
+                "Count A and B of each place: two thin matrices.",
+            ),
+        ),
+    ),
+}
+
+
+def _coin_test(first, second):
+    """McNemar's exact test of two models: which messages each got right, (N,) -> p-value, two-sided."""
+    pairs = [(bool(a), bool(b)) for a, b in zip(first, second)]
+    b, c = pairs.count((True, False)), pairs.count((False, True))
+    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
+    return min(1.0, 2 * tail / 2 ** (b + c))
+
+
+def _lora_numbers(model, rank, places, head=1):
+    """Trained numbers with LoRA in so many square matrices of each block, and the new head."""
+    width, blocks = model.tok_emb.embedding_dim, len(model.trf_blocks)
+    return blocks * places * 2 * rank * width + head * (2 * width + 2)
 
 
 # 11 · The same result, sooner

@@ -9,8 +9,8 @@
 curves. It goes on where it was stopped; started a second time beside the first, the two share
 the work, one core each with OMP_NUM_THREADS=1. The results are kept in ``results/``: settings
 and accuracies in ``rows.json`` and ``curve.json``, the answer to every validation and test
-message in ``predictions/``. ``report`` computes ``findings.json`` from them. Notebook 10
-discusses an earlier run, ``experiments.json``.
+message in ``predictions/``. ``report`` computes ``findings.json`` from them, which notebook 10
+discusses.
 
 The set of rows follows Raschka (2024), chapter 6; LoRA follows Hu et al. (2021).
 
@@ -31,31 +31,20 @@ import edition  # noqa: F401 - it sets what PyTorch reads when it starts
 
 # isort: split
 import numpy as np
-import pandas as pd
 import torch
 from filelock import Timeout
 
 import baselines
 import findings
 import findings_text
-from baselines import CONTENT_FREE, PROMPT, spam_margin  # noqa: F401 (notebook 10 has them from here)
 from classification import fine_tuning_settings
 from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
-from evidence import accuracy_interval  # noqa: F401
+from evidence import accuracy_interval  # noqa: F401 (notebook 04 has it from here)
 from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
-from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets, read_texts  # noqa: F401
+from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets
 from previous_chapters import MODEL_CONFIGS, model_config
-from records import (  # noqa: F401 (load_results)
-    RESULTS_DIR,
-    Place,
-    Record,
-    changed,
-    load_json,
-    load_predictions,
-    load_results,
-    work_on,
-)
+from records import RESULTS_DIR, Place, Record, changed, load_json, load_predictions, work_on
 from spam_data import DATA_CHOICES, find_spam_file
 from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
 from variants import build_model, count_trainable
@@ -369,44 +358,6 @@ def summarise(entry):
     return {name: (statistics.mean(v), min(v), max(v)) for name, v in values.items()}
 
 
-def seconds_of(entry):
-    """Seconds for one training: the frozen blocks once, and the mean over the seeds of the rest."""
-    trainings = statistics.mean(result["seconds"] for result in entry["per_seed"])
-    return entry.get("frozen_blocks_seconds", 0) + trainings
-
-
-def results_table(results, name, data):
-    """The stored rows of one model and data set, in the order of ``EXPERIMENTS``.
-
-    Rows that name their own model (the sizes) are taken from that model's results.
-
-    Args:
-        results (dict): from :func:`load_results`.
-        name (str), data (str): which results.
-
-    Returns:
-        pandas.DataFrame: one line for each stored row, indexed by its name: the mean accuracy
-        on the three sets in percent, ``lowest`` and ``highest`` test accuracy over the seeds,
-        ``seeds``, ``learning rate``, ``trainable`` parameters, ``seconds``.
-    """
-    lines = {}
-    for row, change in EXPERIMENTS.items():
-        entry = results.get(change.get("model", name), {}).get(data, {}).get(row)
-        if entry is None:
-            continue
-        summary = summarise(entry)
-        lines[row] = {
-            **{set_name: summary[set_name][0] for set_name in SET_NAMES},
-            "lowest": summary["test"][1],
-            "highest": summary["test"][2],
-            "seeds": sum(result["seed"] is not None for result in entry["per_seed"]),
-            "learning rate": entry.get("learning_rate"),
-            "trainable": entry["trainable_parameters"],
-            "seconds": seconds_of(entry),
-        }
-    return pd.DataFrame.from_dict(lines, orient="index")
-
-
 # ---------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------
@@ -432,9 +383,10 @@ def print_entry(row, entry):
     parts = [f"{n} {m:.2f}% ({low:.2f}-{high:.2f})" for n, (m, low, high) in summarise(entry).items()]
     rate = f", learning rate {entry['learning_rate']:g}" if "learning_rate" in entry else ""
     failed = [str(run["seed"]) for run in entry["per_seed"] if not run.get("converged", True)]
+    seconds = statistics.mean(run["seconds"] for run in entry["per_seed"])
     print(
         f"{row:21} {', '.join(parts)}; {len(entry['per_seed'])} run(s){rate}, "
-        f"{entry['trainable_parameters']:,} trainable parameters, {seconds_of(entry):.1f} s"
+        f"{entry['trainable_parameters']:,} trainable parameters, {seconds:.1f} s"
         + (f"; DID NOT CONVERGE: seed {', '.join(failed)}" if failed else ""),
         flush=True,
     )

@@ -65,9 +65,9 @@ LIVE = {
         "what lies ahead is masked. Beside each row its two logits; the last row is the one that is used.",
     ),
     "trainable": (
-        "Which parts may change: how many numbers train, what a step costs, and the accuracy measured.",
-        "The model as a stack of parts from the embeddings to the head, with a switch for each; "
-        "beside it the number of trainable parameters, the work of a training step, and the test accuracy.",
+        "Which parts may change: how many numbers train, what that costs, and the accuracy, all measured.",
+        "The model as a stack of parts from the embeddings to the head, those that train filled; beside it "
+        "the trainable parameters, work, time and memory of training, and the test accuracy of each seed.",
     ),
     "loss": (
         "Add the same number to every margin: accuracy moves in steps, the loss moves smoothly, and its "
@@ -89,8 +89,8 @@ LIVE = {
     ),
     "experiments": (
         "One choice changed at a time: test accuracy with its 95 % interval.",
-        "A dot for each setting with an interval around it, sorted by accuracy, and a line at the setting of "
-        "the book.",
+        "A dot for each setting with an interval around it, a small dot for each seed, sorted by accuracy, "
+        "and a line at the setting of the book.",
     ),
 }
 

@@ -23,7 +23,6 @@ from edition import MODELS_DIR, ROOT, find_model
 from files import atomic_file, sha256_of
 
 RESULTS_DIR = ROOT / "results"
-RESULTS_FILE = RESULTS_DIR / "experiments.json"  # the run that notebook 10 discusses
 
 
 @dataclass
@@ -85,7 +84,7 @@ def load_json(path):
         raise ValueError(f"{path} is not valid JSON ({error}). {WAY_ON}") from error
 
 
-def load_results(path=RESULTS_FILE):
+def load_results(path=RESULTS_DIR / "rows.json"):
     """Return the stored results: {model: {data: {row: entry}}}; empty where there are none yet.
 
     Raises:

@@ -127,7 +127,15 @@ CASES_09 = {
 
 
 # 10
-CASES_10 = {}
+FIRST = [True] * 6 + [False] * 2 + [True] * 4
+SECOND = [True] * 5 + [False] + [True] * 2 + [True] * 4  # the first alone is right once, the second twice
+_WIDTH = type("Embedding", (), {"embedding_dim": 160})
+_MODEL = type("Model", (), {"tok_emb": _WIDTH, "trf_blocks": [None] * 6})
+CASES_10 = {
+    "10-1": (1.0, [0.5, 0.0, 3], {"first": FIRST, "second": SECOND}),
+    "10-2": (3, [4, 20, 0], {"p": 0.0146}),
+    "10-3": (31_042, [30_720, 15_682, 309_922], {"model": _MODEL}),
+}
 
 
 # 11

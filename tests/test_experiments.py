@@ -30,7 +30,6 @@ from experiments import (
     PUBLISHED_KEYS,
     SEEDS,
     Place,
-    results_table,
     run_row,
     settings_of,
     summarise,
@@ -540,19 +539,6 @@ def test_two_runs_share_the_work(monkeypatch, tmp_path):
 def test_summary_has_mean_and_range_in_percent():
     values = [{"training": 1.0, "validation": 0.5, "test": test} for test in (0.9, 0.8, 0.85)]
     assert summarise({"per_seed": values})["test"] == pytest.approx((85, 80, 90))
-
-
-def test_table_has_the_stored_rows_in_their_order():
-    run = {"seed": 123, "training": 1.0, "validation": 0.5, "test": 0.25, "seconds": 2.0}
-    entry = {"per_seed": [run], "trainable_parameters": 7, "frozen_blocks_seconds": 3.0}
-    results = {
-        EMBEDDED: {"uci": {"tf-idf": entry, "last-token": entry}},
-        "gpt2-medium (355M)": {"uci": {"size-355M": entry}},
-    }
-    table = results_table(results, EMBEDDED, "uci")
-    assert list(table.index) == ["last-token", "size-355M", "tf-idf"]
-    assert table.loc["last-token", ["test", "lowest", "highest", "seconds"]].tolist() == [25, 25, 25, 5]
-    assert len(results_table(results, "gpt2-small (124M)", "uci")) == 1  # the size has its own model
 
 
 def test_rows_of_the_other_tables_exist():

@@ -21,6 +21,7 @@ from built_book import HTML, need_browser
 
 from book.live.photograph import make_small_book
 from classification import encode_message
+from experiments import EXPERIMENTS
 from fast_paths import generate_text_cached, last_token_logits
 from figures import DRAWINGS, LIVE, show_figure, show_live
 from gpt_download import download_and_load_gpt2
@@ -665,3 +666,83 @@ def test_every_word_of_a_figure_stands_in_the_table():
         keys = set(re.findall(r"^    (\w+):", table, re.MULTILINE))
         assert keys <= used or "words[" in source, f"no longer used by {name}.js: {keys - used}"
         assert not re.search(r'"[A-Z][a-z]+ [a-z]+ ', source), f"{name}.js has a sentence of its own"
+
+
+# ---------------------------------------------------------------------------------
+# Figures of what was measured
+# ---------------------------------------------------------------------------------
+
+RUN = {"seed": 1, "test": 0.9, "converged": True}
+ENTRY = {"per_seed": [RUN], "trainable_parameters": 7, "messages": [30, 5, 10]}
+
+
+def line(row, verdict):
+    return {"row": row, "against": "last-token", "difference": [-0.1, -0.2, 0.0], "verdict": verdict}
+
+
+def test_experiments_show_runs_intervals_and_verdicts_of_what_is_measured(monkeypatch):
+    stored = {
+        "rows": {
+            "uci": {"last-token": ENTRY, "lora": {**ENTRY, "per_seed": [RUN, {**RUN, "converged": False}]}}
+        },
+        "findings": {
+            "uci": {
+                "accuracies": {name: {"test": [0.9, 0.8, 0.95]} for name in ("last-token", "lora")},
+                "comparisons": [line("lora", "worse")],
+            }
+        },
+    }
+    monkeypatch.setattr(live_figures, "read_result", stored.get)
+    example = live_figures.example_experiments({})
+    lora = example["data"]["uci"]["rows"]["lora"]
+    assert example["data"]["uci"]["messages"] == 10
+    assert (lora["test"], lora["failed"], lora["interval"]) == ([0.9, 0.9], [False, True], [0.8, 0.95])
+    assert (lora["difference"], lora["clear"]) == ([-0.1, -0.2, 0.0], True)
+    assert "clear" not in example["data"]["uci"]["rows"]["last-token"]
+
+
+def test_trainable_shows_costs_where_they_are_measured(monkeypatch):
+    cost = {"seconds": 0.01, "operations": 5e8, "megabytes": 480.0, "megabytes_before": 430.0}
+    rows = {
+        "last-token": {**ENTRY, "settings": {"layers": "last block"}, "cost": cost},
+        "head-only": {**ENTRY, "settings": {"layers": "head"}, "cost": {**cost, "megabytes": None}},
+        "all-layers": {**ENTRY, "settings": {"layers": "all"}, "per_seed": []},  # not one run yet
+    }
+    monkeypatch.setattr(live_figures, "read_result", lambda kind: {"sample": rows})
+    runs = live_figures.example_trainable({})["runs"]
+    assert list(runs) == ["head", "last block"]
+    assert runs["last block"]["megabytes"] == 50 and runs["head"]["megabytes"] is None
+    assert runs["last block"]["parameters"] == 7
+
+
+def test_every_row_is_asked_about_and_has_a_name():
+    rows = {row for row, change in EXPERIMENTS.items() if "model" not in change}
+    assert set().union(*live_figures.QUESTIONS.values()) == rows
+    words = (live_figures.LIVE / "words_en.js").read_text("utf-8")
+    names = re.search(r"^  experiments: {\n.*?^    names: {\n(.*?)^    },", words, re.M | re.S)[1]
+    assert set(re.findall(r'^      "?([\w-]+)"?: ', names, re.M)) == rows
+
+
+def test_experiments_answer_a_question_on_the_other_messages(page, web):
+    page.goto(f"{web}/experiments.html")
+    dots = page.locator("button.live-experiment")
+    before = dots.count()
+    page.locator("#live-experiments-question").select_option("token")
+    assert 0 < dots.count() < before
+    dots.last.click()
+    assert "points" in page.locator("[aria-live]").inner_text()
+    if page.locator("#live-experiments-data-uci").count():
+        page.get_by_label("SMS Spam Collection").check()
+        assert page.locator("[data-key=last-token]").count() == 1
+    page.get_by_role("button", name="Reset").click()
+    assert dots.count() == before
+
+
+def test_trainable_shows_what_each_choice_costs(page, web):
+    page.goto(f"{web}/trainable.html")
+    work, shown = page.locator("output[data-name=work]"), {}
+    for choice in page.locator("[data-live] input[type=radio]").all():
+        choice.check()
+        shown[choice.get_attribute("value")] = work.get_attribute("data-value"), work.inner_text()
+    assert shown["last block"][1] == "1.33 ×"  # as notebook 06 counts it
+    assert all(text == "open" for value, text in shown.values() if not value)

@@ -132,7 +132,7 @@ def published_numbers():
 
 
 def result_numbers(code):
-    """The numbers of the files in results/ that some code names, such as "experiments"."""
+    """The numbers of the files in results/ that some code names, such as "scale"."""
     files = [path for path in sorted((ROOT / "results").glob("*.json")) if path.stem in code]
     return numbers_in_json([json.loads(path.read_text("utf-8")) for path in files])
 
@@ -277,7 +277,7 @@ def claim_functions(lesson, position):
         return value
 
     def result(path):
-        """A number of results/: its file, then the way in it, such as "experiments.rows.0"."""
+        """A number of results/: its file, then the way in it, such as "scale.batch.messages"."""
         name, rest = path.split(".", 1)
         return at(json.loads((ROOT / "results" / f"{name}.json").read_text("utf-8")), rest)
 

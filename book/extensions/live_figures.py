@@ -42,7 +42,6 @@ CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
 CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
 CHECKPOINT_FOLDER = "10M"
 VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
-EXPERIMENTS = ROOT / "results" / "experiments.json"
 FILM = ROOT / "results" / "training_film.json"  # written by benchmarks/training_film.py
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
 
@@ -333,24 +332,34 @@ def example_anatomy(models):
     return {"models": {name: model_config(name) for name in MODEL_CONFIGS}}
 
 
-def measured_runs(models):
-    """Test accuracies of the experiments with the embedded checkpoint: {name: entry of the results file}."""
-    return json.loads(EXPERIMENTS.read_text("utf-8"))[CHECKPOINT]["sample"]
+def read_result(kind):
+    """What is stored for the embedded checkpoint: {data: rows}, or with "findings" {data: findings}."""
+    return json.loads((ROOT / "results" / f"{kind}.json").read_text("utf-8")).get(CHECKPOINT, {})
 
 
-def accuracies(entry):
-    return [round(run["test"], 4) for run in entry["per_seed"]]
+def runs_of(entry):
+    """Test accuracies of a row's runs, and which of them did not converge."""
+    failed = [not run.get("converged", True) for run in entry["per_seed"]]
+    return {"test": [round(run["test"], 4) for run in entry["per_seed"]], "failed": failed}
+
+
+CHOICES = ("head-only", "first-block", "last-token", "last-two-blocks", "all-layers")
 
 
 def example_trainable(models):
-    results = measured_runs(models)
-    runs = {}
-    for name in ("head-only", "last-token", "last-two-blocks", "lora", "all-layers"):
-        entry = results[name]
-        runs[entry["settings"]["layers"]] = {
-            "test": accuracies(entry),
-            "parameters": entry["trainable_parameters"],
-        }
+    """Of each choice of parts: accuracies, trained numbers, and the cost where it is measured."""
+    results, runs = read_result("rows")["sample"], {}
+    for name in CHOICES:
+        if results.get(name, {}).get("per_seed"):
+            entry, cost = results[name], results[name].get("cost", {})
+            added = cost["megabytes"] - cost["megabytes_before"] if cost.get("megabytes") else None
+            runs[entry["settings"]["layers"]] = {
+                **runs_of(entry),
+                "parameters": entry["trainable_parameters"],
+                "operations": cost.get("operations"),
+                "seconds": cost.get("seconds"),
+                "megabytes": added,
+            }
     return {"runs": runs}
 
 
@@ -358,23 +367,36 @@ def example_training(models):
     return json.loads(FILM.read_text("utf-8"))
 
 
+BOOK = "last-token"  # the row of the lessons
 QUESTIONS = {  # of the figure on the experiments: which rows answer it
-    "baseline": ["majority", "tf-idf", "zero-shot", "zero-shot-calibrated", "last-token", "all-layers"],
-    "token": ["last-token", "first-token", "last-real-token", "mean-token", "no-causal-mask"],
-    "layers": ["head-only", "last-token", "last-two-blocks", "lora", "all-layers"],
-    "padding": ["last-token", "no-padding", "full-context", "last-real-token"],
-    "start": ["last-token", "all-layers", "random-values", "random-last-block"],
+    "baseline": [BOOK, "last-real-token", "all-layers", "majority", "tf-idf", "tf-idf-best"]
+    + ["frozen-states", "zero-shot", "zero-shot-calibrated"],
+    "token": [BOOK, "first-token", "last-real-token", "mean-token", "no-causal-mask"],
+    "layers": [BOOK, "head-only", "first-block", "last-two-blocks", "lora", "lora-wide", "all-layers"],
+    "padding": [BOOK, "no-padding", "full-context", "last-real-token"],
+    "start": [BOOK, "random-last-block", "all-layers", "random-values", "frozen-states", "frozen-random"],
 }
 
 
 def example_experiments(models):
-    results = measured_runs(models)
-    rows = {
-        name: {"test": accuracies(entry), "parameters": entry["trainable_parameters"]}
-        for name, entry in results.items()
-    }
-    messages = results["last-token"]["messages"][2]
-    return {"rows": rows, "questions": QUESTIONS, "messages": messages, "book": "last-token"}
+    """Of each data set: the rows with their runs and interval, and the verdict against the book's row."""
+    rows_of, data_sets = read_result("rows"), {}
+    for data, found in read_result("findings").items():
+        verdicts = {line["row"]: line for line in found["comparisons"] if line["against"] == BOOK}
+        rows = {}
+        for name, accuracy in found["accuracies"].items():
+            entry = rows_of[data][name]
+            rows[name] = {
+                **runs_of(entry),
+                "interval": [round(value, 4) for value in accuracy["test"][1:]],
+                "parameters": entry["trainable_parameters"],
+            }
+            if name in verdicts:
+                line = verdicts[name]
+                rows[name]["difference"] = [round(value, 4) for value in line["difference"]]
+                rows[name]["clear"] = line["verdict"] != "not decided"
+        data_sets[data] = {"rows": rows, "messages": rows_of[data][BOOK]["messages"][2]}
+    return {"data": data_sets, "questions": QUESTIONS, "book": BOOK}
 
 
 EXAMPLES = {
