@@ -23,9 +23,12 @@ from previous_chapters import GPTModel, model_config, model_from_weights
 from spam_data import create_spam_loaders, find_spam_file
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
-# What a classifier file says of itself, and how it is read; the last is there only where it was measured.
+# What a classifier file says of itself, and how it is read.
 SETTINGS = {"model": str, "data": str, "max_length": int, "threshold": float, "class_names": json.loads}
-SETTINGS |= {"accuracies": json.loads}
+# Not in every file: measured accuracies; where it reads (reading.py); how it was trained (own_training.py).
+OPTIONAL = {"accuracies": json.loads, "reads": str, "training": json.loads}
+END_OF_TEXT = "end of text"  # what ``reads`` says; a file without it reads at the last position
+FILE_FORMAT = "1"  # of a file that does not say another one
 
 # ---------------------------------------------------------------------------------
 # From language model to classifier
@@ -248,6 +251,8 @@ def save_classifier(
     class_names=CLASS_NAMES,
     accuracies=None,
     only_trained=False,
+    reads=None,
+    training=None,
 ):
     """Save a classifier and what its use needs in one safetensors file, whole or not at all.
 
@@ -259,16 +264,21 @@ def save_classifier(
         class_names (sequence of str): the names of the labels 0, 1, ...
         accuracies (dict): {name of a set: accuracy}, where they were measured.
         only_trained (bool): save what has ``requires_grad`` alone, in float16; the rest is in the checkpoint.
+        reads (str): ``END_OF_TEXT`` if the answer is read there, and not at the last position.
+        training (dict): what is to be remembered of the training, for reports and the model card.
 
     Raises ``ValueError`` for an impossible setting or a value that is no finite number, else ``OSError``.
     """
     metadata = {
+        "format": FILE_FORMAT,
         "model": name,
         "data": data_choice,
         "max_length": str(max_length),
         "threshold": str(threshold),
         "class_names": json.dumps(list(class_names)),
         **({"accuracies": json.dumps(accuracies)} if accuracies else {}),
+        **({"reads": reads} if reads else {}),
+        **({"training": json.dumps(training)} if training else {}),
     }
     read_settings(metadata)
     if only_trained and not model.out_head.weight.requires_grad:
@@ -338,10 +348,15 @@ def check_finite(tensors):
 
 def read_settings(metadata):
     """Turn the metadata of a classifier file, a dict of str, into checked values, or raise ``ValueError``."""
-    missing = SETTINGS.keys() - metadata.keys() - {"accuracies"}
+    if metadata.get("format", FILE_FORMAT) != FILE_FORMAT:
+        raise ValueError(f"its format has the version {metadata['format']}, this book reads {FILE_FORMAT}.")
+    missing = SETTINGS.keys() - metadata.keys()
     if missing:
         raise ValueError(f"its metadata lack {', '.join(sorted(missing))}.")
-    settings = {key: read(metadata[key]) for key, read in SETTINGS.items() if key in metadata}
+    readers = SETTINGS | OPTIONAL
+    settings = {key: read(metadata[key]) for key, read in readers.items() if key in metadata}
+    if settings.get("reads", END_OF_TEXT) != END_OF_TEXT:
+        raise ValueError(f"it reads at {settings['reads']!r}, which this book does not know.")
     context_length = model_config(settings["model"])["context_length"]
     if not 1 <= settings["max_length"] <= context_length:
         raise ValueError(f"max_length is {settings['max_length']}, not between 1 and {context_length}.")

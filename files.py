@@ -90,6 +90,28 @@ def atomic_file(target):
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(target):
+    """Give a temporary folder to fill; it becomes ``target`` only if the block ends without an error.
+
+    Raises ``FileExistsError`` if ``target`` is there already and is no empty folder.
+    """
+    target = Path(target)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already. Name a new folder, or remove that one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield partial
+        for path in (partial, *partial.iterdir()):
+            os.chmod(path, 0o755 if path.is_dir() else 0o644)  # it was private to this user
+        if target.exists():
+            target.rmdir()
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_tensors(path, layout, arrays, metadata):
     """Write NumPy arrays one after the other in the safetensors format, so that memory need not hold all.
 

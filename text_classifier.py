@@ -1,38 +1,43 @@
-"""The command line: a classifier before fine-tuning, its fine-tuning, and its use.
+"""The command line: fine-tune a classifier, measure it, use it, hand it on.
 
     python text_classifier.py initial  --model "gpt2-mini (10M)" --data uci
     python text_classifier.py finetune --model "gpt2-mini (10M)" --data uci
+    python text_classifier.py finetune --data my.csv
+    python text_classifier.py evaluate --data my.csv --format html > report.html
     python text_classifier.py classify "You are a winner" "See you at eight"
     python text_classifier.py classify --file messages.txt
+    python text_classifier.py export --to hf --output FOLDER
 
 ``initial`` runs the whole chain of notebooks 01 to 07 and prints the accuracy and loss of the three sets
 before any fine-tuning. ``finetune`` does what notebook 08 does and saves the classifier, under ``torchrun``
-in several processes; ``classify`` uses it, or before that the one that ships with the book. Results go to
+in several processes; with a file of your own, what notebook 12 does. ``evaluate``, ``classify`` and
+``export`` use the newest saved classifier, or before there is one that of the book. Results go to
 the standard output, everything else to the standard error. Each command is one function.
 """
 
 import argparse
-import contextlib
 import os
-import re
 import sys
-import tempfile
 from pathlib import Path
 
 # before PyTorch, for which it sets something
-from edition import ASSETS, EMBEDDED, MODELS, SET_NAMES, chosen_data, chosen_model, get_tokenizer
+from edition import EMBEDDED, MODELS, SET_NAMES, chosen_data, chosen_model
 
 # isort: split
 import torch
 
+import export
+import own_data
+import report
+import report_page
+import tables
 from classification import (
+    CLASS_NAMES,
+    END_OF_TEXT,
     build_classifier,
     calc_accuracy_loader,
     calc_loss_loader,
-    load_classifier,
     load_messages,
-    save_classifier,
-    spam_probabilities,
     train_as_published,
 )
 from devices import choose_device, device_named
@@ -44,14 +49,22 @@ from distributed import (
     process_group,
 )
 from fast_paths import TokenClassifier
-from files import is_disk_full, require_replaceable, require_space
-from previous_chapters import MODEL_CONFIGS
+from files import new_folder, sha256_of
+from own_training import LAYERS, build_own_classifier, fine_tune, ladder
+from previous_chapters import MODEL_CONFIGS, model_config
+from reading import Reader, predict
+from saved_classifiers import CLASSIFIERS, chosen_classifier, default_output, reserve, save_somewhere
 from spam_data import DATA_CHOICES
-
-CLASSIFIERS = Path("classifiers")  # where finetune saves and classify looks
-SHIPPED = ASSETS / "classifier.safetensors"  # used before there is one
-BATCH_SIZE = 32  # messages that are classified at once
-READ_SIZE, MAX_LINE = 1 << 16, 1 << 20  # bytes of a file of messages: read at once, and of one message
+from streams import (
+    FORMATS,
+    begin_results,
+    harmless,
+    in_batches,
+    note,
+    prepare_streams,
+    read_messages,
+    result_line,
+)
 
 # ---------------------------------------------------------------------------------
 # The commands
@@ -73,7 +86,19 @@ def run_initial(args):
 
 
 def run_finetune(args):
-    """Fine-tune, print the accuracies on the three whole sets, and save the classifier."""
+    """Fine-tune, print the accuracy, and save the classifier; a file of your own is checked before."""
+    if args.data in DATA_CHOICES:
+        finetune_as_published(args)
+    else:
+        finetune_table(args)
+
+
+def finetune_as_published(args):
+    """Fine-tune as notebook 08 does, print the accuracies on the whole sets, and save the classifier."""
+    if given := [option for option in TABLE_OPTIONS if getattr(args, option) not in (None, False)]:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+        raise ValueError(f"{options}: for a file of your own. {args.data} is trained on as published.")
+    epochs = args.epochs or 5
     output = Path(args.output or default_output(args.model, args.data))
     with process_group(args.device) as device:
         if args.cached and num_processes() > 1:
@@ -92,7 +117,7 @@ def run_finetune(args):
             network = DistributedClassifier(model)
         if args.cached:
             network = TokenClassifier(model)
-        train_as_published(network, *loaders[:2], args.model, device, args.epochs, args.learning_rate)
+        train_as_published(network, *loaders[:2], args.model, device, epochs, args.learning_rate)
         if not is_first_process():
             return
         if args.only_trained:  # measured as it is saved
@@ -106,32 +131,134 @@ def run_finetune(args):
         print(f"Saved as {output}")
 
 
-def run_classify(args):
-    """Print a line for each message, as they come: class, probability of spam, message, with tabs between."""
-    batches = in_batches(args.texts) if args.file is None else read_messages(args.file)
-    if args.classifier:
-        path, (model, settings) = args.classifier, load_classifier(args.classifier)
-    else:
-        path, model, settings = find_classifier()
-    names, max_length = settings["class_names"], settings["max_length"]
-    if len(names) != 2:
-        raise ValueError(
-            f"{path} knows {len(names)} classes. This command is for two, the second being spam."
-        )
-    threshold = settings["threshold"] if args.threshold is None else args.threshold
-    note(f"{path}: {settings['model']}, fine-tuned on {settings['data']}; threshold {threshold}")
+def finetune_table(args):
+    """Check a table, fine-tune on it as notebook 12 does, measure on its test set, save the classifier."""
+    if num_processes() > 1:
+        raise ValueError("A file of your own is for one process. Leave out torchrun.")
+    if args.cached and args.layers == "all":
+        raise ValueError("--cached needs frozen layers, and with --layers all there are none.")
+    output = Path(args.output or default_output(args.model, Path(args.data).stem))
+    reserve(output)
+    max_length = args.max_length or model_config(args.model)["context_length"]
+    sets, facts = checked_sets(args, max_length)
+    names = own_data.class_names(sets["training"])
+    model = build_own_classifier(args.model, len(names), args.layers, args.seed).to(args.device)
+    saved = [p for p in model.parameters() if p.requires_grad or not args.only_trained]
+    reserve(output, sum(p.numel() for p in saved) * (2 if args.only_trained else 4))
+    rates = [args.learning_rate] if args.learning_rate else ladder(args.model, args.layers)
+    weighted = args.imbalance == "weights"
+    options = {"weighted": weighted, "cached": args.cached, "seed": args.seed, "say": note}
+    best, interrupted = fine_tune(model, names, sets, max_length, rates, args.epochs or 10, **options)
 
-    model, tokenizer, number = model.to(args.device), get_tokenizer(), 0
+    if args.only_trained:  # measured as it is saved
+        for parameter in saved:
+            parameter.data = parameter.data.half().float()
+    settings = {"max_length": max_length, "threshold": 0.5, "reads": END_OF_TEXT, "class_names": names}
+    facts["best"], accuracies = best, {"validation": best["accuracy"]} if best else {}
+    if not interrupted:
+        print(f"Validation accuracy: {best['accuracy']:.2%}")
+        measured = report.measure_table(Reader(model, settings, args.device), settings, sets["test"])
+        accuracies["test"] = measured["accuracy"]
+        print("Test accuracy:" + report.accuracy_line(measured).removeprefix("Accuracy:"))
+        facts["test"] = {key: measured[key] for key in measured.keys() - {"mistakes", "confusion"}}
+    data = Path(args.data).name if Path(args.data).name.isprintable() else "table"
+    options = {**settings, "accuracies": accuracies, "only_trained": args.only_trained, "training": facts}
+    save_somewhere(output, model, args.model, data, **options)
+    print(f"Saved as {output}")
+    if interrupted:
+        which = f"the best state so far, of epoch {best['epoch']}" if best else "the state of its first epoch"
+        note(f"Interrupted. What was saved is {which}.")
+        sys.exit(130)
+
+
+def checked_sets(args, max_length):
+    """Read and check the table, print what was found, stop at problems; returns the sets and what to keep."""
+    columns = args.text_column, args.label_column
+    sets, checks = own_data.prepare(args.data, args.test, columns, max_length, args.seed, note)
+    stops = checks.problems and not args.force
+    beaten = {} if stops else own_data.baseline_accuracies(sets["training"], sets["test"])
+    for name, accuracy in beaten.items():
+        checks.add(f"accuracy of {name}", f"{accuracy:.1%}", "on the test set: what there is to beat")
+    print(report.table([("check", "found", ""), *checks.rows], right=(1,)))
+    for problem in checks.problems:
+        note(f"Problem: {problem}.")
+    if stops:
+        raise ValueError("Nothing was trained: such a result would be worthless. --force goes on.")
+    facts = {
+        "sha256": sha256_of(args.data),
+        "columns": sets["training"].attrs["names"],
+        "separate_test": bool(args.test),
+        "seed": args.seed,
+        "layers": args.layers,
+        "checks": checks.rows,
+        "baselines": beaten,
+    }
+    sets["training"], facts["imbalance"] = own_data.even_out(sets["training"], args.imbalance, args.seed)
+    facts["classes"] = sets["training"]["label"].value_counts().to_dict()
+    print(f"Imbalance: {facts['imbalance']}")
+    return sets, facts
+
+
+def run_evaluate(args):
+    """Measure a classifier on labelled texts: accuracy, classes, confusion, calibration, worst mistakes."""
+    path, model, settings = chosen_classifier(args.classifier)
+    columns = args.text_column, args.label_column
+    table, which = own_data.table_to_measure(args.data, columns, settings, note)
+    measured = report.measure_table(Reader(model, settings, args.device), settings, table)
+    about = {"classifier": str(path), "model": settings["model"], "trained_on": settings["data"]}
+    begin_results(args.format)
+    print(WRITERS[args.format]({**about, "data": which, **measured}))
+
+
+def run_export(args):
+    """Write a classifier as a folder that Transformers or ONNX Runtime opens, and compare the logits."""
+    if args.int8 and (args.to != "onnx" or not args.data):
+        raise ValueError("--int8 is for --to onnx, and measures what it loses: name labelled texts, --data.")
+    path, model, settings = chosen_classifier(args.classifier)
+    note(f"{path}: {settings['model']}, fine-tuned on {settings['data']}")
+    with new_folder(args.output) as folder:
+        if args.to == "hf":
+            difference = export.to_hugging_face(folder, model, settings)
+        else:
+            difference = export.to_onnx(folder, model, settings, args.int8)
+        lines = [f"Largest difference of the logits: {difference:.1e}"]
+        if args.int8:
+            columns = args.text_column, args.label_column
+            table, which = own_data.table_to_measure(args.data, columns, settings, note)
+            for file_name in ("model.onnx", "model_int8.onnx"):
+                reader = export.OnnxReader(folder, file_name)
+                accuracy = report.measure_table(reader, settings, table)["accuracy"]
+                size = (folder / file_name).stat().st_size / 1e6
+                lines.append(f"{file_name}: {size:.1f} MB, accuracy {accuracy:.2%} on {which}")
+    print(*lines, f"Saved as {args.output}", sep="\n")
+
+
+def run_classify(args):
+    """Print a line for each text, as they come: class, probability, text, with tabs between.
+
+    The probability is that of the class, of a spam classifier always that of spam.
+    """
+    path, model, settings = chosen_classifier(args.classifier)
+    names, max_length = settings["class_names"], settings["max_length"]
+    if args.threshold is not None and len(names) != 2:
+        raise ValueError(f"{path} knows {len(names)} classes; --threshold is for two.")
+    threshold = settings["threshold"] if args.threshold is None else args.threshold
+    about = f"; threshold {threshold}" if len(names) == 2 else f"; {len(names)} classes"
+    note(f"{path}: {settings['model']}, fine-tuned on {settings['data']}{about}")
+    batches = in_batches(args.texts) if args.file is None else read_messages(args.file, args.text_column)
+
+    reader, number = Reader(model, settings, args.device), 0
+    begin_results(args.format)
     for texts in batches:
-        probabilities = spam_probabilities(texts, model, tokenizer, args.device, max_length)
-        for text, probability in zip(texts, probabilities.tolist()):
+        probabilities = reader.probabilities(texts)
+        for text, row, label in zip(texts, probabilities.tolist(), predict(probabilities.numpy(), threshold)):
             number += 1
-            num_tokens = len(tokenizer.encode(text, disallowed_special=()))
+            num_tokens = reader.num_tokens(text)
             if num_tokens > max_length:
                 length = f"it has {num_tokens} tokens, the classifier reads {max_length}"
                 note(f"Message {number} was cut: {length}.")
-            label, line = names[int(probability >= threshold)], " ".join(text.splitlines())
-            print(f"{label}\t{probability:.4f}\t{harmless(line) if sys.stdout.isatty() else line}")
+            shown = 1 if tuple(names) == CLASS_NAMES else label
+            print(result_line(names[label], row[shown], text, args.format))
         sys.stdout.flush()
 
 
@@ -142,135 +269,6 @@ def print_accuracies(model, loaders, device, num_batches=None):
         accuracies[set_name] = calc_accuracy_loader(loader, model, device, num_batches)
         print(f"{set_name.capitalize()} accuracy: {accuracies[set_name] * 100:.2f}%")
     return accuracies
-
-
-# ---------------------------------------------------------------------------------
-# Files of classifiers
-# ---------------------------------------------------------------------------------
-
-
-def default_output(name, data_choice):
-    """Where ``finetune`` saves, for example ``classifiers/gpt2-mini-10M-uci.safetensors``."""
-    return CLASSIFIERS / f"{name.replace(' (', '-').rstrip(')')}-{data_choice}.safetensors"
-
-
-def reserve(path, num_bytes=0):
-    """Raise ``OSError`` unless a file of this size can be made at ``path``: one is made, for a moment."""
-    require_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    require_space(path.parent, num_bytes, path.name)
-    with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))  # notices a quota
-        except (OSError, AttributeError) as error:  # not every system has it
-            if is_disk_full(error):
-                raise OSError(f"There is no room for {num_bytes:,} bytes in {path} ({error})") from error
-
-
-def save_somewhere(output, *classifier, **options):
-    """Save a classifier. Where that fails, save it among the temporary files: training takes long."""
-    try:
-        save_classifier(output, *classifier, **options)
-    except OSError as error:
-        failed = f"{output} could not be written ({error})"
-        try:
-            rescued = Path(tempfile.mkdtemp(prefix="classifier-")) / "classifier.safetensors"
-            save_classifier(rescued, *classifier, **options)
-        except OSError as again:
-            raise OSError(f"{failed}, nor a copy among the temporary files ({again})") from error
-        raise OSError(f"{failed}. The classifier is in {rescued}") from error
-
-
-def find_classifier():
-    """Path, model and settings of the newest good classifier, else of the one that ships with the book."""
-    paths = CLASSIFIERS.glob("*.safetensors")
-    for path in sorted(paths, key=lambda path: path.lstat().st_mtime, reverse=True):
-        try:
-            if path.name.startswith("."):
-                raise ValueError(f"{path} is a hidden file.")
-            return path, *load_classifier(path)
-        except (OSError, ValueError) as error:
-            note(f"Left out: {error}")
-    return SHIPPED, *load_classifier(SHIPPED)
-
-
-# ---------------------------------------------------------------------------------
-# Messages
-# ---------------------------------------------------------------------------------
-
-
-def in_batches(texts):
-    for start in range(0, len(texts), BATCH_SIZE):
-        yield texts[start : start + BATCH_SIZE]
-
-
-def read_messages(file_name):
-    """Open a file (``"-"``: the standard input) and return a generator of lists of its messages."""
-    if file_name == "-":
-        return messages_in(sys.stdin.buffer, "The standard input")
-    return messages_in(open(file_name, "rb"), file_name)
-
-
-def messages_in(file, where):
-    """Yield lists of messages, one a line in UTF-8, as they arrive; blank lines are skipped.
-
-    A file may be long, and the standard input slow: what was classified does not stay in memory.
-    """
-    number, rest, found, chunk = 0, b"", False, None
-    while chunk != b"":
-        chunk = file.read1(READ_SIZE)  # waits for some bytes, not for so many
-        *lines, rest = (rest + chunk).split(b"\n")
-        if chunk == b"":
-            lines = [rest]
-        elif len(rest) > MAX_LINE:
-            raise ValueError(f"{where}: line {number + len(lines) + 1} is longer than {MAX_LINE:,} bytes.")
-        texts = []
-        for line in lines:
-            number += 1
-            text = decode(line, number, where)
-            if text.strip():
-                texts.append(text)
-        found = found or bool(texts)
-        yield from in_batches(texts)
-    if not found:
-        raise ValueError(f"{where} has no messages.")
-
-
-def decode(line, number, where):
-    """A line of bytes as text, without its end and without a byte-order mark."""
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not a text in UTF-8: line {number} cannot be decoded.") from error
-    if "\0" in text:
-        raise ValueError(f"{where} is not a text in UTF-8: line {number} holds NULs, perhaps of UTF-16.")
-    return text
-
-
-# ---------------------------------------------------------------------------------
-# Streams
-# ---------------------------------------------------------------------------------
-
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def harmless(text):
-    """Control characters by their codes, so that a message cannot steer the terminal."""
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
-def note(text):
-    print(harmless(text), file=sys.stderr)
-
-
-def prepare_streams():
-    """Let no character stop the output, and open what is closed: its number must not go to another file."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a replacement for the stream, as in tests
-            stream.reconfigure(errors="backslashreplace")
 
 
 # ---------------------------------------------------------------------------------
@@ -293,41 +291,114 @@ def number(kind, low, high, description):
     return read
 
 
+def data_source(text):
+    """A type for argparse: one of the book's data sets, or a file."""
+    if text not in DATA_CHOICES and not Path(text).is_file():
+        choices = ", ".join(DATA_CHOICES)
+        raise argparse.ArgumentTypeError(f"{text!r} is no file, nor one of the book's data sets: {choices}")
+    return text
+
+
+WRITERS = {"text": report.as_text, "json": report.as_json, "html": report_page.as_html}
+TABLE_OPTIONS = ("text_column", "label_column", "test", "imbalance", "layers", "max_length", "seed", "force")
+COMMANDS = (
+    ("initial", run_initial, "accuracy and loss before fine-tuning"),
+    ("finetune", run_finetune, "fine-tune a classifier and save it"),
+    ("evaluate", run_evaluate, "measure a saved classifier on labelled texts"),
+    ("classify", run_classify, "classify texts with a saved classifier"),
+    ("export", run_export, "write a saved classifier for Transformers or ONNX Runtime"),
+)
+
+
 def make_parser():
     """Describe the commands and their options."""
-    parser = argparse.ArgumentParser(description="Classify SMS messages with GPT-2.")
+    parser = argparse.ArgumentParser(description="Classify texts with GPT-2.")
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {}
-    for command, run, help in (
-        ("initial", run_initial, "accuracy and loss before fine-tuning"),
-        ("finetune", run_finetune, "fine-tune a classifier and save it"),
-        ("classify", run_classify, "classify messages with a saved classifier"),
-    ):
+    for command, run, help in COMMANDS:
         parsers[command] = commands.add_parser(command, help=help, description=run.__doc__)
         parsers[command].set_defaults(run=run)
         parsers[command].add_argument("--device", default=choose_device(), help="cpu, cuda, mps, ...")
+    own_file = f"a file of your own: {' '.join(tables.FORMATS)}"
 
     for command in ("initial", "finetune"):
         add = parsers[command].add_argument
-        add("--model", choices=list(MODEL_CONFIGS), help="default: CHOOSE_MODEL, else gpt2-small (124M)")
-        add("--data", choices=DATA_CHOICES, help="default: CHOOSE_DATA, else uci, the SMS Spam Collection")
+        default = f"CHOOSE_MODEL, else gpt2-small (124M); for a file of your own {EMBEDDED.name}"
+        add("--model", choices=list(MODEL_CONFIGS), help=f"default: {default}")
+    add = parsers["initial"].add_argument
+    add("--data", choices=DATA_CHOICES, help="default: CHOOSE_DATA, else uci, the SMS Spam Collection")
 
-    epochs = number(int, 1, 1000, "a whole number from 1 to 1000")
+    count = number(int, 1, 1000, "a whole number from 1 to 1000")
     rate = number(float, 1e-12, 1, "a number above 0 and at most 1")
+    length = number(int, 2, 1024, "a whole number from 2 to 1024")
+    seed = number(int, 0, 2**32 - 1, "a whole number from 0 to 4294967295")
     rates = f"default: {MODELS[1].learning_rate}, for {EMBEDDED.name} {EMBEDDED.learning_rate}"
     add = parsers["finetune"].add_argument
-    add("--epochs", type=epochs, default=5, help="default: 5")
-    add("--learning-rate", type=rate, help=rates)
+    add("--data", type=data_source, help=f"uci, sample, or {own_file}. Default: CHOOSE_DATA, else uci")
+    add(
+        "--epochs",
+        type=count,
+        help="default: 5; for a file of your own at most 10, fewer if it gets no better",
+    )
+    add("--learning-rate", type=rate, help=f"{rates}; for a file of your own the best of three")
     add("--output", metavar="FILE", help=f"default: named after model and data, in {CLASSIFIERS}; replaced")
     add("--cached", action="store_true", help="the same sooner: compute the frozen blocks once (notebook 11)")
     add("--only-trained", action="store_true", help="a small file: what was trained, in float16")
+    add = parsers["finetune"].add_argument_group("for a file of your own").add_argument
+    add("--text-column", metavar="NAME", help="guessed where the file has two columns")
+    add("--label-column", metavar="NAME", help="the classes: 2 to 1,000 labels of any kind")
+    add("--test", metavar="FILE", help="a test set of its own; default: 20 % of each class")
+    add("--seed", type=seed, help="of the split, the new head and the order; default: 123")
+    imbalance = "as it is (default), larger classes cut to the smallest, or weights in the loss"
+    add("--imbalance", choices=own_data.IMBALANCE, help=imbalance)
+    add("--layers", choices=LAYERS, help="what trains, the head always; default: last-block")
+    add("--max-length", type=length, help="tokens that are read of a text; default: 1024")
+    add("--force", action="store_true", help="go on where the checks stop")
+
+    for command in ("evaluate", "classify", "export"):
+        add = parsers[command].add_argument
+        add(
+            "--classifier",
+            metavar="FILE",
+            help=f"default: the newest in {CLASSIFIERS}, else that of the book",
+        )
+
+    again = "of the file that it was trained on, its test set"
+    for command in ("evaluate", "export"):
+        add = parsers[command].add_argument
+        add("--data", type=data_source, help=f"labelled texts: uci, sample, or {own_file}; {again}")
+        add(
+            "--text-column",
+            metavar="NAME",
+            help="default: as in training; guessed where there are two columns",
+        )
+        add("--label-column", metavar="NAME", help="the same")
+
+    add = parsers["evaluate"].add_argument
+    add("--format", choices=list(WRITERS), default="text", help="html: one page with plots")
 
     probability = number(float, 0, 1, "a number from 0 to 1")
     add = parsers["classify"].add_argument
     add("texts", nargs="*", metavar="TEXT", help="a message; one that begins with - stands behind --")
     add("--file", help="a UTF-8 file with one message a line, blank lines skipped; - is the standard input")
-    add("--classifier", metavar="FILE", help=f"default: the newest in {CLASSIFIERS}, else that of the book")
-    add("--threshold", type=probability, help="spam from this probability on; default: that of the file")
+    add(
+        "--text-column",
+        metavar="NAME",
+        help=f"the file is a table, {' '.join(tables.FORMATS)}, with texts here",
+    )
+    formats = "lines that give each text back exactly; csv begins with a header. Default: lines to read"
+    add("--format", choices=FORMATS, help=formats)
+    second = "the second of two classes, such as spam, from this probability on; default: that of the file"
+    add("--threshold", type=probability, help=second)
+
+    add = parsers["export"].add_argument
+    add("--to", choices=("hf", "onnx"), required=True, help="for Transformers, or for ONNX Runtime")
+    add("--output", metavar="FOLDER", required=True, help="a new folder")
+    add(
+        "--int8",
+        action="store_true",
+        help="for ONNX: also a model with weights of 8 bits, measured on --data",
+    )
     return parser
 
 
@@ -341,8 +412,15 @@ def read_arguments():
     if args.command == "classify" and bool(args.texts) == (args.file is not None):
         parser.error("classify needs messages: either texts or --file, not both")
     args.device = device_named(args.device)
-    if args.command != "classify":
-        args.model, args.data = args.model or chosen_model(), args.data or chosen_data()
+    if args.command in ("initial", "finetune"):
+        args.data = args.data or chosen_data()
+        own = args.data not in DATA_CHOICES and "CHOOSE_MODEL" not in os.environ
+        if own and not args.model:
+            note(f"Model: {EMBEDDED.name}, which ships with the book. --model names another one.")
+        args.model = args.model or (EMBEDDED.name if own else chosen_model())
+    if args.command == "finetune" and args.data not in DATA_CHOICES:
+        args.layers, args.imbalance = args.layers or "last-block", args.imbalance or "keep"
+        args.seed = 123 if args.seed is None else args.seed
     return args
 
 

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import csv
 import os
 import shutil
 import socket
@@ -17,12 +18,13 @@ import torch
 from web_server import WebServer
 
 import gpt_download
+import own_training
 from classification import add_classification_head, save_classifier
 from downloads import is_web_address
-from edition import get_tokenizer
+from edition import EMBEDDED, get_tokenizer
 from files import why_not_writable
 from gpt_download import nest
-from previous_chapters import MODEL_CONFIGS, GPTModel
+from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
 from tools.checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
 
@@ -117,6 +119,32 @@ def saved(model, tmp_path, monkeypatch):
     path = tmp_path / "made" / "tiny.safetensors"
     save_classifier(path, model, "tiny", "sample", max_length=12, threshold=0.25)
     return path
+
+
+@pytest.fixture
+def tiny_pretrained(monkeypatch):
+    """A pretrained model "tiny" of random values for classifiers of own texts."""
+    shape = {"context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 3}
+    monkeypatch.setitem(MODEL_CONFIGS, "tiny", shape)
+
+    def load(name, models_dir):
+        torch.manual_seed(1)
+        return GPTModel(model_config(name)).eval()
+
+    monkeypatch.setattr(own_training, "load_pretrained_model", load)
+    monkeypatch.setattr(own_training, "find_model", lambda name: EMBEDDED)
+
+
+@pytest.fixture
+def write_table(tmp_path):
+    """A function that writes rows of text and label to a CSV file and returns its path."""
+
+    def write(rows, name="my.csv", header=("text", "label")):
+        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        return tmp_path / name
+
+    return write
 
 
 # ---------------------------------------------------------------------------------

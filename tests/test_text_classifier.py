@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import classification
+import saved_classifiers
 import spam_data
 import text_classifier
 from classification import (
@@ -27,8 +28,9 @@ from classification import (
 )
 from devices import usable_devices
 from previous_chapters import MODEL_CONFIGS
+from saved_classifiers import SHIPPED, default_output
 from spam_data import SAMPLE_FILE, create_spam_loaders
-from text_classifier import SHIPPED, default_output, messages_in
+from streams import messages_in
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = ROOT / "text_classifier.py"
@@ -323,10 +325,10 @@ def test_when_nothing_can_be_written_both_places_are_named(monkeypatch, tmp_path
     def fail(path, *classifier):
         raise OSError(f"no {path.name}")
 
-    monkeypatch.setattr(text_classifier, "save_classifier", fail)
+    monkeypatch.setattr(saved_classifiers, "save_classifier", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OSError, match="x could not be written \\(no x\\), nor .*\\(no classifier.safe"):
-        text_classifier.save_somewhere(tmp_path / "x")
+        saved_classifiers.save_somewhere(tmp_path / "x")
 
 
 def test_what_was_trained_survives_a_failed_save(command_line, in_gpt2, tmp_path, monkeypatch, few_loaders):
@@ -515,11 +517,12 @@ def test_either_texts_or_a_file(classify, capsys, arguments):
     assert exit.value.code == 2 and "either texts or --file, not both" in capsys.readouterr().err
 
 
-def test_classifier_of_other_classes_is_refused(classify, saved, model):
+def test_threshold_is_for_two_classes(classify, saved, model):
     add_classification_head(model, num_classes=3)
     save_classifier(saved, model, "tiny", "sample", 12, class_names=["a", "b", "c"])
-    with pytest.raises(SystemExit, match="tiny.safetensors knows 3 classes"):
-        classify("time")
+    assert re.fullmatch(r"[abc]\t0\.\d{4}\ttime", classify("time")["lines"][0])
+    with pytest.raises(SystemExit, match="tiny.safetensors knows 3 classes; --threshold is for two"):
+        classify("time", "--threshold", "0.5")
 
 
 # ---------------------------------------------------------------------------------
