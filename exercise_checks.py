@@ -488,7 +488,41 @@ def _gain_of_cache(ways, epochs, fill=1):
 
 # 12 · Your own messages
 
-LESSON_12 = {}
+LESSON_12 = {
+    "12-1": Exercise(
+        right=-sum(share * math.log(share) for share in (0.8, 0.1, 0.1)),
+        tolerance=0.005,
+        hint="Which three probabilities? A text of the large class costs -log of the first, and so on.",
+        mistakes=((math.log(3), "That is the price of one third each. More is known of these texts."),),
+    ),
+    "12-2": Exercise(
+        right=lambda found: next(k for k, count in enumerate(found, start=1) if 2 * count >= found[-1]),
+        hint="found[k - 1] is what k texts give. Where does it first reach half of its last value?",
+        mistakes=(
+            (
+                lambda found: next(k for k, count in enumerate(found) if 2 * count >= found[-1]),
+                "That is the position in the array, which begins with 0.",
+            ),
+        ),
+    ),
+    "12-3": Exercise(
+        right=lambda probabilities, labels: _accuracy_where_sure(probabilities, labels),
+        tolerance=0.006,
+        hint="Keep the rows whose largest probability is at least 0.8, then count the right ones among them.",
+        mistakes=(
+            (
+                lambda probabilities: (probabilities.max(axis=1) >= 0.8).mean(),
+                "That is the share that it answers. How many of these are right?",
+            ),
+        ),
+    ),
+}
+
+
+def _accuracy_where_sure(probabilities, labels, least=0.8):
+    """Accuracy among the texts whose largest probability is at least so large."""
+    sure = probabilities.max(axis=1) >= least
+    return (probabilities.argmax(axis=1) == labels)[sure].mean()
 
 
 EXERCISES = (
