@@ -707,6 +707,14 @@ def test_interface_of_the_notebook_answers_each_change(model, tokenizer):
     ]
 
 
+def test_notebook_imports_what_its_text_field_calls_before_it_shows_it():
+    """The pages leave the text field out, so that no execution of theirs would find a missing name."""
+    notebook = json.loads((ROOT / "notebooks" / "09_using_the_classifier.ipynb").read_text(encoding="utf-8"))
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    imported, shown = "from classification import spam_probabilities", "display(message_interface("
+    assert 0 < code.find(imported) < code.find(shown)
+
+
 def test_long_message_set_is_refused_by_a_model_with_a_short_context(model, tokenizer):
     loader = DataLoader([(torch.zeros(17, dtype=torch.int64), torch.tensor(0))])
     with pytest.raises(ValueError, match="17 tokens.*context length is 16"):
