@@ -14,16 +14,17 @@ def published_difference(row, other, keys):
 
 
 def differs_from_published(line, keys):
-    """What to say where a comparison turned out otherwise than the published one, else None."""
+    """What to say where two differences, ours and the published one, lie further apart than luck puts them.
+
+    That is twice the standard error of their difference; half of our 95 % interval counts as twice ours.
+    """
     found = published_difference(line["row"], line["against"], keys)
     if found is None:
         return None
-    difference, two_errors = found
-    if line["verdict"] != "not decided" and difference * line["difference"][0] < 0:
-        return f"published {100 * difference:+.1f} points"
-    if line["verdict"] == "not decided" and abs(difference) > two_errors:
-        return f"published {100 * difference:+.1f} points, more than twice its error; here not decided"
-    return None
+    (theirs, two_errors), (ours, low, high) = found, line["difference"]
+    if abs(ours - theirs) <= np.hypot(two_errors, (high - low) / 2):
+        return None
+    return f"published {100 * theirs:+.1f} points, give or take {100 * two_errors:.1f}"
 
 
 def as_text(triple, scale=100, digits=1):

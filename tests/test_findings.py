@@ -98,17 +98,17 @@ def test_findings_of_made_up_answers(made_up, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "row, difference, verdict, words",
+    "row, difference, words",
     [
-        ("first-token", 0.10, "better", "published -20.0 points"),  # published 75 against 95
-        ("first-token", -0.02, "worse", None),
-        ("first-token", -0.02, "not decided", "more than twice its error"),
-        ("no-causal-mask", -0.02, "not decided", None),  # published 95.33: not decided there, either
-        ("first-block", 0.10, "better", None),  # not published
+        ("first-token", (0.10, 0.05, 0.15), "published -20.0 points, give or take 5.6"),  # 75 against 95
+        ("first-token", (-0.27, -0.32, -0.22), None),  # 7 points apart, and 7.5 are luck
+        ("first-token", (-0.28, -0.33, -0.23), "published -20.0"),
+        ("no-causal-mask", (-0.02, -0.04, 0.0), None),  # published 95.33
+        ("first-block", (0.10, 0.05, 0.15), None),  # not published
     ],
 )
-def test_what_differs_from_the_published_run(row, difference, verdict, words):
-    line = {"row": row, "against": "last-token", "difference": (difference, 0, 0), "verdict": verdict}
+def test_what_differs_from_the_published_run(row, difference, words):
+    line = {"row": row, "against": "last-token", "difference": difference}
     found = differs_from_published(line, PUBLISHED_KEYS)
     assert found is None if words is None else words in found
 
