@@ -14,7 +14,7 @@ import pandas as pd
 
 import edition  # noqa: F401 - tiktoken needs no network
 
-csv.field_size_limit(1 << 24)  # characters of one field
+LONGEST_FIELD = 1 << 24  # characters
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
 FORMATS = (*SEPARATORS, *JSON_LINES, *PARQUET)
@@ -53,6 +53,7 @@ def csv_rows(path, separator):
     if separator == "," and ";" in first and "," not in first:  # as spreadsheets write it in many countries
         separator = ";"
     reader, start = csv.reader(chain([first], lines), delimiter=separator, strict=True), 1
+    former = csv.field_size_limit(LONGEST_FIELD)  # holds for all readers of this process
     try:
         for row in reader:
             if row:
@@ -63,6 +64,8 @@ def csv_rows(path, separator):
             f"{path}, line {start}: {error}. A text that contains a quotation mark, the separator or a line "
             'end stands in quotation marks, and its own are doubled: "say ""hi"", please"'
         ) from error
+    finally:
+        csv.field_size_limit(former)
 
 
 def csv_records(path, separator):

@@ -26,14 +26,14 @@ Live.define("experiments", (ui, body) => {
   function draw() {
     plotted.replaceChildren(...shown().map((key) => {
       const { test, failed, interval: [from, to] } = rows()[key], p = mean(test);
-      return h("button", { type: "button", tabindex: -1, class: "live-experiment", "data-key": key,
-        "aria-label": say(words.dot, { name: nameOf(key), accuracy: percent(p, 1), low: percent(from, 1), high: percent(to, 1) }) },
+      return h("button", { type: "button", tabindex: -1, class: "live-experiment", "data-key": key },
       h("span", {}, nameOf(key)),
       h("span", { class: "live-lane" }, rows()[book] && h("i", { class: "live-reference", style: { left: at(mean(rows()[book].test)) } }),
         h("i", { class: "live-interval", style: { left: at(from), right: `calc(100% - ${at(to)})` } }),
         ...(test.length > 1 ? test.map((run, i) => h("i", { class: failed[i] ? "live-failed" : "live-single", style: { left: at(run) } })) : []),
         h("i", { class: "live-point", style: { left: at(p) } })),
-      h("span", {}, percent(p, 1)));
+      h("span", {}, percent(p, 1), " ",
+        h("span", { class: "live-hidden" }, say(words.dot, { low: percent(from, 1), high: percent(to, 1) }))));
     }));
     const open = asked().filter((key) => !rows()[key]);
     missing.hidden = !open.length;

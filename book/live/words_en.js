@@ -243,7 +243,7 @@ Live.words({
     data: "Messages",
     collections: { sample: "of this book", uci: "SMS Spam Collection" },
     plot: "Test accuracy with 95 % intervals",
-    dot: "{name}: {accuracy}, interval {low} to {high}",
+    dot: "interval {low} to {high}",
     hint: "Choose a row to read its setting.",
     interval: "The bar is the 95 % interval, over {n} test messages and over seeds. Small dots are single seeds; a cross is one that did not converge. The dotted line is the book’s choice.",
     missing: "Not measured yet: {names}.",
