@@ -132,9 +132,10 @@ def page_speed(root):
         for page, one in result["pages"].items()
     ]
     scores = ["performance", "accessibility", "best practices", "search engines"]
+    runs = "one run" if result["runs"] == 1 else f"median of {result['runs']} runs"
     return [
         f"Lighthouse {about['lighthouse']} with its settings for phones, Chromium {about['browser']}, "
-        f"{about['cpu']}, {about['cores']} cores, {about['date']}; median of {result['runs']} runs a page.",
+        f"{about['cpu']}, {about['cores']} cores, {about['date']}; {runs} a page.",
         "",
         *table(["page", *scores, "kB", "first paint", "largest paint", "layout shift"], rows),
     ]
