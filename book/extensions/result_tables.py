@@ -123,15 +123,16 @@ def page_speed(root):
     about = result["machine"]
     rows = [
         [
-            page.removesuffix(".html"),
-            *(f"{one[name]:g}" for name in ("performance", "accessibility", "best-practices", "seo")),
+            Path(page).stem.replace("_", " "),
+            f"{one['performance']:g}",
+            ", ".join(f"{one[name]:g}" for name in ("accessibility", "best-practices", "seo")),
             f"{one['kilobytes']:.0f}",
             *(f"{one[name]:.1f}{SPACE}s" for name in ("first_paint", "largest_paint")),
             f"{one['layout_shift']:g}",
         ]
         for page, one in result["pages"].items()
     ]
-    scores = ["performance", "accessibility", "best practices", "search engines"]
+    scores = ["performance", "accessibility, best practices, search engines"]
     runs = "one run" if result["runs"] == 1 else f"median of {result['runs']} runs"
     return [
         f"Lighthouse {about['lighthouse']} with its settings for phones, Chromium {about['browser']}, "
