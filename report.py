@@ -8,7 +8,6 @@ import json
 
 import numpy as np
 
-from evidence import accuracy_interval
 from own_data import require_known
 from reading import predict
 
@@ -35,6 +34,8 @@ def measure(names, labels, probabilities, texts, threshold=0.5):
         dict: of what JSON can hold: ``texts accuracy interval baseline macro_f1 classes confusion calibration
         calibration_error mistakes``.
     """
+    from evidence import accuracy_interval  # SciPy takes most of a second, and classify does without
+
     predicted = predict(probabilities, threshold)
     confidence = probabilities[np.arange(len(labels)), predicted]
     right = predicted == labels
@@ -136,11 +137,11 @@ def table(rows, right=()):
     return "\n".join(lines)
 
 
-def accuracy_line(report):
+def accuracy_line(report, name="Accuracy"):
     low, high = report["interval"]
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     return (
-        f"Accuracy: {report['accuracy']:.2%} of {report['texts']:,} texts "
+        f"{name}: {report['accuracy']:.2%} of {report['texts']:,} texts "
         f"({interval}; the largest class alone: {report['baseline']:.2%})"
     )
 
