@@ -177,6 +177,13 @@ def before_last_block(model, input_ids):
     return model.trf_blocks[:-1](model.embed(input_ids))
 
 
+def logits_at(model, input_ids, position):
+    """Equal to ``model(input_ids)`` at one position of each text: (B, T), int64 (B,) -> (B, V)."""
+    x = before_last_block(model, input_ids)  # (B, T) -> (B, T, C)
+    x = block_at(model.trf_blocks[-1], x, position)  # (B, 1, C)
+    return model.out_head(model.final_norm(x))[:, -1, :]  # (B, V)
+
+
 def last_token_logits(model, input_ids):
     """Equal to ``model(input_ids)[:, -1, :]``, also in its gradients, without what this throws away.
 
@@ -185,9 +192,7 @@ def last_token_logits(model, input_ids):
     """
     if input_ids.shape[1] == 0:
         raise ValueError(f"The input has no tokens (shape {tuple(input_ids.shape)}). Give at least one.")
-    x = before_last_block(model, input_ids)  # (B, T) -> (B, T, C)
-    x = block_at(model.trf_blocks[-1], x, token_position(input_ids, "last"))  # (B, 1, C)
-    return model.out_head(model.final_norm(x))[:, -1, :]  # (B, V)
+    return logits_at(model, input_ids, token_position(input_ids, "last"))
 
 
 # ---------------------------------------------------------------------------------

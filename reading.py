@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from classification import END_OF_TEXT, encode_message
 from edition import PAD_TOKEN_ID, get_tokenizer
-from fast_paths import block_at, count_frozen_blocks, last_token_logits, packed_for_inference
+from fast_paths import block_at, count_frozen_blocks, logits_at, packed_for_inference
 
 
 def encode_texts(texts, max_length):
@@ -31,7 +31,7 @@ def clean(text):
 
 
 def filled(encoded, device):
-    """A batch of texts of :func:`encode_texts`: token IDs (B, T), and where each text ends, (B,)."""
+    """A batch of encoded texts: token IDs (B, T), and the last position of each, (B,)."""
     longest = max(map(len, encoded))
     ids = [row + [PAD_TOKEN_ID] * (longest - len(row)) for row in encoded]
     return torch.tensor(ids, device=device), torch.tensor([len(row) - 1 for row in encoded], device=device)
@@ -105,14 +105,8 @@ class Reader:
         batches = in_batches_by_length(encoded)
         disable = True if description is None else None  # None: not where it cannot be shown
         for indices in tqdm(batches, description, unit=" batches", leave=False, disable=disable):
-            ids, end = filled([encoded[i] for i in indices], self.device)
-            if self.at_end:
-                x = self.model.trf_blocks[:-1](self.model.embed(ids))  # (B, T, C)
-                x = block_at(self.model.trf_blocks[-1], x, end)
-                answers = self.model.out_head(self.model.final_norm(x))[:, 0]
-            else:
-                answers = last_token_logits(self.model, ids)
-            logits[indices] = answers.float().cpu()
+            ids, last = filled([encoded[i] for i in indices], self.device)
+            logits[indices] = logits_at(self.model, ids, last).float().cpu()
         return logits
 
     def probabilities(self, texts, description=None):
