@@ -31,6 +31,19 @@ def reserve(path, num_bytes=0):
                 raise OSError(f"There is no room for {num_bytes:,} bytes in {path} ({error})") from error
 
 
+def bytes_of(model, only_trained):
+    """How large the file of a classifier will be: all in float32, or what was trained in float16."""
+    saved = [p for p in model.parameters() if p.requires_grad or not only_trained]
+    return sum(p.numel() for p in saved) * (2 if only_trained else 4)
+
+
+def round_as_saved(model):
+    """Round what was trained as a file of it alone holds it, float16, so that just that is measured."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.half().float()
+
+
 def save_somewhere(output, *classifier, **options):
     """Save a classifier. Where that fails, save it among the temporary files: training takes long."""
     try:

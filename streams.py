@@ -26,7 +26,7 @@ def in_batches(texts):
 def read_messages(file_name, text_column=None):
     """Open a file (``"-"``: the standard input) and return a generator of lists of its messages.
 
-    With ``text_column``, the file is a table as ``own_data.py`` reads it, else each line is a message.
+    With ``text_column``, the file is a table as ``tables.py`` reads it, else each line is a message.
     A bar shows how much of a file is done, where the results go elsewhere than to the terminal.
     """
     if file_name == "-":

@@ -53,7 +53,15 @@ from files import new_folder, sha256_of
 from own_training import LAYERS, build_own_classifier, fine_tune, ladder
 from previous_chapters import MODEL_CONFIGS, model_config
 from reading import Reader, predict
-from saved_classifiers import CLASSIFIERS, chosen_classifier, default_output, reserve, save_somewhere
+from saved_classifiers import (
+    CLASSIFIERS,
+    bytes_of,
+    chosen_classifier,
+    default_output,
+    reserve,
+    round_as_saved,
+    save_somewhere,
+)
 from spam_data import DATA_CHOICES
 from streams import (
     FORMATS,
@@ -108,9 +116,8 @@ def finetune_as_published(args):
         with one_after_the_first():
             loaders = load_messages(args.model, args.data)
             model = build_classifier(args.model).to(device)
-        saved = [p for p in model.parameters() if p.requires_grad or not args.only_trained]
         if is_first_process():
-            reserve(output, sum(p.numel() for p in saved) * (2 if args.only_trained else 4))
+            reserve(output, bytes_of(model, args.only_trained))
 
         network = model
         if num_processes() > 1:
@@ -120,9 +127,8 @@ def finetune_as_published(args):
         train_as_published(network, *loaders[:2], args.model, device, epochs, args.learning_rate)
         if not is_first_process():
             return
-        if args.only_trained:  # measured as it is saved
-            for parameter in saved:
-                parameter.data = parameter.data.half().float()
+        if args.only_trained:
+            round_as_saved(model)
         print("Accuracy on the whole sets:")
         accuracies = print_accuracies(model, loaders, device)
         settings = args.model, args.data, loaders[0].dataset.max_length
@@ -143,23 +149,21 @@ def finetune_table(args):
     sets, facts = checked_sets(args, max_length)
     names = own_data.class_names(sets["training"])
     model = build_own_classifier(args.model, len(names), args.layers, args.seed).to(args.device)
-    saved = [p for p in model.parameters() if p.requires_grad or not args.only_trained]
-    reserve(output, sum(p.numel() for p in saved) * (2 if args.only_trained else 4))
+    reserve(output, bytes_of(model, args.only_trained))
     rates = [args.learning_rate] if args.learning_rate else ladder(args.model, args.layers)
     weighted = args.imbalance == "weights"
     options = {"weighted": weighted, "cached": args.cached, "seed": args.seed, "say": note}
     best, interrupted = fine_tune(model, names, sets, max_length, rates, args.epochs or 10, **options)
 
-    if args.only_trained:  # measured as it is saved
-        for parameter in saved:
-            parameter.data = parameter.data.half().float()
+    if args.only_trained:
+        round_as_saved(model)
     settings = {"max_length": max_length, "threshold": 0.5, "reads": END_OF_TEXT, "class_names": names}
     facts["best"], accuracies = best, {"validation": best["accuracy"]} if best else {}
     if not interrupted:
         print(f"Validation accuracy: {best['accuracy']:.2%}")
         measured = report.measure_table(Reader(model, settings, args.device), settings, sets["test"])
         accuracies["test"] = measured["accuracy"]
-        print("Test accuracy:" + report.accuracy_line(measured).removeprefix("Accuracy:"))
+        print(report.accuracy_line(measured, "Test accuracy"))
         facts["test"] = {key: measured[key] for key in measured.keys() - {"mistakes", "confusion"}}
     data = Path(args.data).name if Path(args.data).name.isprintable() else "table"
     options = {**settings, "accuracies": accuracies, "only_trained": args.only_trained, "training": facts}
