@@ -40,7 +40,6 @@ import findings_text
 from classification import fine_tuning_settings
 from devices import choose_device, device_named
 from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
-from evidence import accuracy_interval  # noqa: F401 (notebook 04 has it from here)
 from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
 from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets
 from previous_chapters import MODEL_CONFIGS, model_config

@@ -14,10 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import pandas as pd  # noqa: E402
-from scipy.stats import binomtest  # noqa: E402
 from sklearn.metrics import cohen_kappa_score  # noqa: E402
 
 from edition import get_tokenizer  # noqa: E402
+from evidence import accuracy_interval  # noqa: E402
 from files import atomic_file, sha256_of  # noqa: E402
 from spam_data import SAMPLE_FILE  # noqa: E402
 
@@ -81,10 +81,9 @@ def agreement(labels, blind_file):
     }
     for reader in ("reader_a", "reader_b"):
         right = int((blind[reader] == labels).sum())
-        interval = binomtest(right, len(blind)).proportion_ci(method="wilson")
         result[reader] = {
             "right": right,
-            "interval": [round(100 * float(bound), 1) for bound in interval],
+            "interval": [round(100 * bound, 1) for bound in accuracy_interval(right, len(blind))],
             "kappa with labels": cohen_kappa_score(blind[reader], labels),
             "not sure": int((blind[f"{reader}_sure"] != "sure").sum()),
         }
