@@ -32,7 +32,9 @@ from tools.checkpoints import SETTINGS_124M, TINY, random_values, write_openai_f
 ROOT = Path(__file__).resolve().parents[1]
 SPAM_MIRROR = os.environ.get("SPAM_MIRROR")  # the one variable of the caller that tests use: see uci_mirror
 collect_ignore_glob = ["data/*"]  # no tests, nor notebooks to execute
-VARIABLES = "CHOOSE_MODEL CHOOSE_DATA GPT2_MIRROR GPT2_VERIFY SPAM_MIRROR SPAM_VERIFY PYTEST_ADDOPTS".split()
+VARIABLES = (
+    "BOOK_REPOSITORY CHOOSE_MODEL CHOOSE_DATA GPT2_MIRROR GPT2_VERIFY SPAM_MIRROR SPAM_VERIFY PYTEST_ADDOPTS"
+).split()
 
 
 @pytest.fixture(autouse=True)
