@@ -86,7 +86,9 @@ pdf: book $(TEST_READY)
 test: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() // $(TEST_PROCESSES)))")
 test: $(TEST_READY)
 	$(BIN)/python -m pytest $(NBVAL) --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests notebooks
+ifeq ($(CHECKPOINT),124M)
 	@$(BIN)/python tools/note_full_run.py
+endif
 
 # Nothing wider than SSE4.1: the sums of floating-point numbers are rounded in another order.
 no-avx: export OMP_NUM_THREADS := 1

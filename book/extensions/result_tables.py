@@ -312,7 +312,8 @@ SAMPLE = {
     "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-TABLES = ["speed", "pages", "checks", *SCALE, *SAMPLE]
+OTHERS = {"pages": page_speed, "checks": checks}
+TABLES = ["speed", *OTHERS, *SCALE, *SAMPLE]
 
 
 class ResultTable(SphinxDirective):
@@ -325,9 +326,8 @@ class ResultTable(SphinxDirective):
             raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
         if name == "speed":
             return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
-        if name in ("pages", "checks"):
-            lines = page_speed(root) if name == "pages" else checks(root)
-            return self.parsed(lines, nodes.Element()).children
+        if name in OTHERS:
+            return self.parsed(OTHERS[name](root), nodes.Element()).children
         if name in SAMPLE:
             file, lines = SAMPLE[name]
             card = json.loads((root / "results" / file).read_text("utf-8"))
