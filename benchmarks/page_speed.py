@@ -21,18 +21,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from contextlib import contextmanager
 from datetime import date
 from http import HTTPStatus
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from devices import cpu_name  # noqa: E402
 from files import atomic_file  # noqa: E402
-from tools.browser import QuietHandler, find_browser  # noqa: E402
+from tools.browser import QuietHandler, find_browser, serve  # noqa: E402
 
 LIGHTHOUSE = "12.8.2"  # the last one that runs with Node 20
 CATEGORIES = ["performance", "accessibility", "best-practices", "seo"]
@@ -65,16 +62,10 @@ def compressed(path):
     return gzip.compress(path.read_bytes(), 6, mtime=0)
 
 
-@contextmanager
 def serve_compressed(folder):
-    """Serve the files of a folder, compressed; gives the address."""
+    """Serve the files of a folder, compressed; a context manager that gives the address."""
     compressed.cache_clear()
-    handler = functools.partial(CompressingHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return serve(folder, CompressingHandler)
 
 
 def pages_of(html):
