@@ -237,6 +237,11 @@ def open_tooltip(window):
     window.locator(".tooltip.show").wait_for()
 
 
+def close_sidebar(window):
+    window.locator(".primary-toggle").first.click()
+    window.mouse.move(0, 0)  # else the button is passed over now or not, as the page moves below the pointer
+
+
 def copy_code(window):
     window.evaluate("() => { window.setTimeout = () => 0; }")  # the mark of success stays
     window.locator(".cell_input:visible").first.hover()
@@ -251,7 +256,7 @@ STATES = {
     "tooltip": ("", open_tooltip),
     "copied code": ("", copy_code),
     "open fold": ("", lambda window: window.locator("article details summary").first.click()),
-    "closed sidebar": ("", lambda window: window.locator(".primary-toggle").first.click()),
+    "closed sidebar": ("", close_sidebar),
     "found words": ("?highlight=softmax", lambda window: window.locator(".highlighted").first.wait_for()),
     "paper": ("", lambda window: window.emulate_media(media="print")),
 }

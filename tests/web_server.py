@@ -82,11 +82,11 @@ class Handler(BaseHTTPRequestHandler):
         for start in range(0, len(body), 1024):
             if answer.gate and start:
                 answer.gate.wait(60)
+            record[3] += len(body[start : start + 1024])  # first: who has all of it may look at once
             try:
                 self.wfile.write(body[start : start + 1024])
             except OSError:  # the other side is gone
                 return
-            record[3] += len(body[start : start + 1024])
         if answer.stall_after is not None:
             server.closing.wait(20)
 
