@@ -53,7 +53,7 @@ def download_and_load_gpt2(model_size, models_dir):
     Sources, in this order: files already in ``<models_dir>/<model_size>/``; ``GPT2_MIRROR``
     (an http(s) base or a folder); OpenAI's public storage; the book author's mirror. Where
     TensorFlow cannot be imported, ``model.safetensors`` from ``GPT2_MIRROR`` or Hugging Face.
-    The embedded size "10M" is copied from ``assets/`` and read either way.
+    The embedded size "10M" is copied from ``assets/`` and needs no TensorFlow.
 
     Args:
         model_size (str): ``"10M"`` (embedded), ``"124M"``, ``"355M"``, ``"774M"`` or ``"1558M"``.
@@ -87,11 +87,18 @@ def download_and_load_gpt2(model_size, models_dir):
 
 def provide_tensors(model_size, folder):
     """Fetch what is missing; return pairs (variable name, float32 array) as :func:`expected_shapes`."""
-    with_tensorflow = tensorflow_works()
-    if with_tensorflow or model_size == EMBEDDED.size:
+    if model_size == EMBEDDED.size:
         for name in FILES:
             provide_file(model_size, folder, name)
-        return tensorflow_tensors(folder) if with_tensorflow else embedded_tensors(folder)
+        shipped = (folder / INDEX_FILE).read_bytes() == (ASSETS / model_size / INDEX_FILE).read_bytes()
+        if shipped or not tensorflow_works():
+            return embedded_tensors(folder)
+        return tensorflow_tensors(folder)
+
+    if tensorflow_works():
+        for name in FILES:
+            provide_file(model_size, folder, name)
+        return tensorflow_tensors(folder)
 
     was, now = metadata_of(folder / MAPPED_FILE).get(INDEX_FILE), origins_in(folder).get(INDEX_FILE)
     if was and now and was != now:

@@ -254,12 +254,15 @@ def example_generation(models):
 
 @torch.no_grad()
 def margins(model, texts, models):
-    """Logit of spam minus logit of not spam for each text, (N,)."""
+    """Logit of spam minus logit of not spam for each text, (N,). Each is computed once."""
     tokenizer, max_length = models["tokenizer"], models["settings"]["max_length"]
-    rows = [encode_message(text, model, tokenizer, max_length) for text in texts]
-    logits = [last_token_logits(model, torch.tensor(rows[i : i + 32])) for i in range(0, len(rows), 32)]
-    logits = torch.cat(logits)
-    return logits[:, 1] - logits[:, 0]
+    known = models["margins"].setdefault(model, {})
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    for batch in (new[i : i + 32] for i in range(0, len(new), 32)):
+        rows = [encode_message(text, model, tokenizer, max_length) for text in batch]
+        logits = last_token_logits(model, torch.tensor(rows))  # (B, 2)
+        known |= zip(batch, logits[:, 1] - logits[:, 0])
+    return torch.stack([known[text] for text in texts])
 
 
 def test_messages(models):
@@ -450,6 +453,7 @@ def write_live_files(folder):
         "language": language_model(),
         "untrained": untrained_classifier(),
         "finetuned": finetuned_classifier(),
+        "margins": {},
     }
     build = {
         "version": hashlib.sha256(script.encode()).hexdigest()[:16],
