@@ -96,3 +96,16 @@ def test_other_files_change_nothing(book, states):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
 def test_every_notebook_depends_on_what_its_first_cell_imports(edition_cache, path):
     assert "edition" in edition_cache.modules_of(path, ROOT)
+
+
+def test_notebooks_are_executed_once_and_a_failure_is_left_to_the_build(edition_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sources = {"good": "print('executed', file=open('note.txt', 'a'))", "bad": "1 / 0"}
+    paths = [tmp_path / f"{name}.ipynb" for name in sources]
+    for path, source in zip(paths, sources.values()):
+        nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
+    for _ in range(2):
+        edition_cache.execute_all(paths, [tmp_path / "good", tmp_path / "bad"], 60)
+    assert (tmp_path / "note.txt").read_text() == "executed\n"
+    assert len(list((tmp_path / "good").rglob("*.ipynb"))) == 1
+    assert not list((tmp_path / "bad").rglob("*.ipynb"))

@@ -1,8 +1,9 @@
 """The live figures: their scripts, the model's weights and the stored examples, put into the build.
 
 ``book/live/`` holds the scripts. The build adds what can be computed from ``assets/``, so that
-nothing is kept twice: ``weights.js``, the checkpoint and the classifier in a form that a page
-loads when its reader types, and for each figure its example, computed here by PyTorch.
+nothing is kept twice: ``weights.gz``, the checkpoint and the classifier in a form that a page
+loads when its reader types (``weights.js``, a script, where the book lies on a disk), and for each
+figure its example, computed here by PyTorch.
 """
 
 import base64
@@ -141,11 +142,12 @@ def engine_source():
     return "\n".join((LIVE / name).read_text("utf-8") for name in ENGINE)
 
 
-def weights_script(header, data):
-    """The script that a page appends: the engine's source, the header, and the bytes in base64."""
-    content = {"engine": engine_source(), "header": header}
-    packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
-    return f'Live.receive({json.dumps(content)[:-1]}, "data": "{packed}"}});\n'
+def weights_files(header, data):
+    """What a page loads: ``engine.json`` and ``weights.gz`` over http, the same as a script from a disk."""
+    engine = json.dumps({"engine": engine_source(), "header": header})
+    packed = gzip.compress(data, mtime=0)
+    script = f'Live.receive({engine[:-1]}, "data": "{base64.b64encode(packed).decode()}"}});\n'
+    return {"engine.json": engine.encode(), "weights.gz": packed, "weights.js": script.encode()}
 
 
 # ---------------------------------------------------------------------------------
@@ -445,8 +447,9 @@ def write_live_files(folder):
         if path.name not in ENGINE:
             shutil.copyfile(path, folder / path.name)
     header, data = pack_weights()
-    script = weights_script(header, data)
-    (folder / "weights.js").write_text(script, "utf-8")
+    files = weights_files(header, data)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     models = {
         "tokenizer": gpt2_tokenizer(),
         "settings": header["settings"],
@@ -456,8 +459,8 @@ def write_live_files(folder):
         "margins": {},
     }
     build = {
-        "version": hashlib.sha256(script.encode()).hexdigest()[:16],
-        "bytes": len(script.encode()),
+        "version": hashlib.sha256(files["weights.js"]).hexdigest()[:16],
+        "bytes": len(files["weights.gz"]),
         "model": CHECKPOINT,
         "config": header["config"],
         "settings": header["settings"],

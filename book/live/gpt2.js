@@ -65,8 +65,9 @@ class GPT2 {
   }
 
   numbers(name) { // a whole parameter as floats
-    const tensor = this.tensor(name);
-    return Float32Array.from(tensor.values, (_, i) => this.value(tensor, i));
+    const tensor = this.tensor(name), numbers = new Float32Array(tensor.values.length);
+    for (let i = 0; i < numbers.length; i++) numbers[i] = this.value(tensor, i);
+    return numbers;
   }
 
   norm(name) {
@@ -80,11 +81,11 @@ class GPT2 {
   // A linear layer, PyTorch's (out, in) matrix packed for the kernel: panels of 8 outputs, in each of them
   // the 8 weights of input 0, then the 8 of input 1, and so on. The inner loop then reads straight on.
   layer(name) {
-    const tensor = this.tensor(`${name}.weight`), [nOut, nIn] = tensor.shape;
+    const [nOut, nIn] = this.tensor(`${name}.weight`).shape, rows = this.numbers(`${name}.weight`);
     const weight = this.room(nOut * nIn), bias = this.room(nOut);
     for (let o = 0; o < nOut; o++) {
       const start = (o - (o % PANEL)) * nIn + (o % PANEL);
-      for (let i = 0; i < nIn; i++) weight[start + i * PANEL] = this.value(tensor, o * nIn + i);
+      for (let i = 0; i < nIn; i++) weight[start + i * PANEL] = rows[o * nIn + i];
     }
     bias.set(this.numbers(`${name}.bias`));
     return { weight, bias, nIn, nOut };

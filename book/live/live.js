@@ -87,27 +87,31 @@ const Live = (() => {
   const recall = () => store("readonly", (weights) => weights.get(build.version));
   const keep = (content) => store("readwrite", (weights) => { weights.clear(); return weights.put(content, build.version); });
 
-  // weights.js is a script, because from a disk (file://) a page may load scripts and nothing else. Over
-  // http it is read as a text instead, which tells how far it is and can be stopped.
+  // Over http: the engine with its header, and the bytes of the weights, unpacked as they come; this tells
+  // how far it is and can be stopped. From a disk (file://) a page may load scripts and nothing else, so
+  // there both are one script, weights.js, with the bytes in base64.
   async function fetchWeights(signal) {
-    const address = `${folder}weights.js?v=${build.version}`;
-    if (location.protocol.startsWith("http")) {
-      const response = await fetch(address, { signal });
+    const get = async (name) => {
+      const response = await fetch(`${folder}${name}?v=${build.version}`, { signal });
       if (!response.ok) throw new Error(`${response.status}`);
-      const parts = [], decoder = new TextDecoder(), reader = response.body.getReader();
-      for (let read = 0; ;) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        parts.push(decoder.decode(value, { stream: true }));
-        change("loading", Math.min(1, (read += value.length) / build.bytes));
-      }
-      const text = parts.join("");
-      return JSON.parse(text.slice(text.indexOf("(") + 1, text.lastIndexOf(")")));
+      return response;
+    };
+    if (location.protocol.startsWith("http")) {
+      const [engine, weights] = await Promise.all([get("engine.json"), get("weights.gz")]);
+      let read = 0;
+      const counted = new TransformStream({
+        transform(part, next) {
+          change("loading", Math.min(1, (read += part.length) / build.bytes));
+          next.enqueue(part);
+        },
+      });
+      const unpacked = weights.body.pipeThrough(counted).pipeThrough(new DecompressionStream("gzip"));
+      return { ...(await engine.json()), data: await new Response(unpacked).arrayBuffer() };
     }
     return new Promise((resolve, reject) => {
-      const script = h("script", { src: address });
+      const script = h("script", { src: `${folder}weights.js?v=${build.version}` });
       delivered = resolve;
-      script.onerror = () => reject(new Error(address));
+      script.onerror = () => reject(new Error(script.src));
       signal.addEventListener("abort", () => { script.remove(); reject(signal.reason); });
       document.head.append(script);
     });
@@ -116,7 +120,7 @@ const Live = (() => {
   async function start() {
     abort = new AbortController();
     change("loading");
-    const content = (await recall()) ?? (await fetchWeights(abort.signal));
+    const kept = await recall(), content = kept ?? (await fetchWeights(abort.signal));
     abort.signal.throwIfAborted();
     const source = URL.createObjectURL(new Blob([content.engine], { type: "text/javascript" }));
     worker = new Worker(source);
@@ -131,9 +135,9 @@ const Live = (() => {
       waiting.forEach(({ reject }) => reject(new Error(event.message)));
       waiting.clear();
     };
-    const packed = await call("load", content);
+    const data = await call("load", content);
     abort.signal.throwIfAborted();
-    if (packed) keep({ ...content, data: packed });
+    if (!kept) keep({ ...content, data });
     change("ready");
   }
 

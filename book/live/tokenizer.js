@@ -27,25 +27,20 @@ function byteCharacters() {
 
 class Tokenizer {
   constructor(vocabBpe) {
-    const ids = new Map(); // characters of a token -> ID
     this.characters = []; // ID -> characters of the token
     this.byteIds = []; // byte -> ID
     this.byteOf = new Map(); // character -> byte
     for (const [byte, character] of byteCharacters()) {
-      this.byteIds[byte] = ids.size;
+      this.byteIds[byte] = this.characters.length;
       this.byteOf.set(character, byte);
       this.characters.push(character);
-      ids.set(character, ids.size);
     }
-    this.merges = new Map(); // pair of IDs, as one number -> ID of the merged token: the lower, the earlier
-    for (const line of vocabBpe.split("\n").slice(1)) { // the first line is a version
-      const [left, right] = line.split(" ");
-      if (right === undefined) continue; // the empty end of the file
-      this.merges.set(ids.get(left) * 65536 + ids.get(right), ids.size);
-      this.characters.push(left + right);
-      ids.set(left + right, ids.size);
+    this.merges = new Map(); // "left right", a line of the file -> ID of the merged token: the lower, the earlier
+    for (const line of vocabBpe.trimEnd().split("\n").slice(1)) { // the first line is a version
+      this.merges.set(line, this.characters.length);
+      this.characters.push(line.replace(" ", ""));
     }
-    this.endOfText = ids.size; // 50256, the only special token
+    this.endOfText = this.characters.length; // 50256, the only special token
     this.characters.push(END_OF_TEXT);
   }
 
@@ -63,15 +58,17 @@ class Tokenizer {
     const ids = Array.from(bytes, (byte) => this.byteIds[byte]);
     const next = ids.map((_, i) => i + 1), previous = ids.map((_, i) => i - 1); // neighbours not yet merged
     const heap = new Heap();
+    const pair = (i) => (i < 0 || next[i] >= ids.length ? undefined // before the start, or the end
+      : this.merges.get(`${this.characters[ids[i]]} ${this.characters[ids[next[i]]]}`));
     const consider = (i) => { // the pair that starts at i: lowest ID first, then leftmost
-      const merged = i < 0 ? undefined : this.merges.get(ids[i] * 65536 + ids[next[i]]); // NaN at the end
+      const merged = pair(i);
       if (merged !== undefined) heap.push(merged * 2 ** 32 + i);
     };
     ids.forEach((_, i) => consider(i));
     while (heap.items.length) {
       const key = heap.pop(), i = key % 2 ** 32, merged = Math.floor(key / 2 ** 32), j = next[i];
       // A pair that has changed since it was put into the heap is left alone.
-      if (ids[i] < 0 || j >= ids.length || this.merges.get(ids[i] * 65536 + ids[j]) !== merged) continue;
+      if (ids[i] < 0 || pair(i) !== merged) continue;
       ids[i] = merged;
       ids[j] = -1; // gone
       next[i] = next[j];

@@ -64,14 +64,13 @@ const softmax = (logits) => {
 const named = (ids) => ids.map((id) => ({ id, text: tokenizer.decode([id]) }));
 
 const answers = {
-  // Weights as base64 text, or as the bytes that an earlier visit kept. The bytes go back, to be kept.
+  // Weights as packed base64 text, or as bytes, which go back, to be kept for the next visit.
   async load({ header, data }) {
-    const packed = typeof data === "string" ? fromBase64(data) : data;
-    const buffer = await gunzip(packed);
+    const buffer = typeof data === "string" ? await gunzip(fromBase64(data)) : data;
     const { offset, length } = header.vocab;
     tokenizer = new Tokenizer(new TextDecoder().decode(new Uint8Array(buffer, offset, length)));
     gpt2 = new GPT2(header, buffer);
-    return typeof data === "string" ? packed : null;
+    return buffer;
   },
 
   tokens(text) {
