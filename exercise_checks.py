@@ -108,7 +108,7 @@ LESSON_02 = {
         ),
     ),
     "02-2": Exercise(
-        right=lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=10), ids),
+        right=lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=4), ids),
         tolerance=0.01,
         hint="The function loss of this lesson takes the logits of ids.",
         mistakes=(

@@ -40,7 +40,7 @@ def _three_logits(ids, values, n_head):
 
 CASES_02 = {
     "02-1": (5253, [10404, 5151, 102], {}),
-    "02-2": (2.056, [3.33, 1.4303], {"gpt2": _three_logits, "pretrained": {}, "ids": [2, 1, 0]}),
+    "02-2": (1.334, [3.33, 1.4303], {"gpt2": _three_logits, "pretrained": {}, "ids": [2, 1, 0]}),
     "02-3": (10, [2, 11, 12], {}),
 }
 
