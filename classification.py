@@ -19,8 +19,7 @@ from tqdm import tqdm
 from edition import MODELS_DIR, PAD_TOKEN_ID, WEIGHT_DECAY, find_model, get_tokenizer
 from files import atomic_file, require_replaceable, write_tensors
 from gpt_download import download_and_load_gpt2
-from previous_chapters import GPTModel, model_config, model_from_weights
-from spam_data import create_spam_loaders, find_spam_file
+from previous_chapters import GPTModel, SkipRandomValues, model_config, model_from_weights
 
 CLASS_NAMES = ("not spam", "spam")  # the names of the labels 0 and 1
 # What a classifier file says of itself, and how it is read.
@@ -204,6 +203,8 @@ def fine_tuning_settings(name):
 
 def load_messages(name, data_choice):
     """Training, validation and test loader; ``ValueError`` if the model cannot read the longest message."""
+    from spam_data import create_spam_loaders, find_spam_file  # with pandas, which classify does without
+
     loaders = create_spam_loaders(get_tokenizer(), find_spam_file(data_choice))
     max_length, limit = loaders[0].dataset.max_length, model_config(name)["context_length"]
     if max_length > limit:
@@ -316,7 +317,7 @@ def load_classifier(path, models_dir=MODELS_DIR):
             settings = read_settings(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         check_finite(tensors)
-        with torch.device("meta"):  # shapes only: the values come from the file
+        with torch.device("meta"), SkipRandomValues():  # shapes only: the values come from the file
             model = GPTModel(model_config(settings["model"]))
             model.out_head = torch.nn.Linear(model.tok_emb.embedding_dim, len(settings["class_names"]))
         missing, wrong = model.load_state_dict(tensors, strict=False, assign=True)

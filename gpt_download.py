@@ -20,7 +20,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 import files
-from downloads import fetch_file, join_source
 from edition import ASSETS, EMBEDDED, MODELS, find_model
 
 MODEL_SIZES = tuple(model.size for model in MODELS)
@@ -129,11 +128,15 @@ def provide_file(model_size, folder, name):
                     f"{target} is damaged or not the published file: {error}. Delete it and load again to "
                     "fetch it anew; GPT2_VERIFY=0 turns this check off."
                 ) from error
+    from downloads import fetch_file  # takes requests along, which most starts do without
+
     fetch_file(target, sources_of(model_size, name), verify, WAY_ON)
 
 
 def sources_of(model_size, name):
     """The addresses of one file, best first."""
+    from downloads import join_source
+
     if model_size == EMBEDDED.size:
         return [join_source(ASSETS, model_size, name)]
     mirror = os.environ.get("GPT2_MIRROR")

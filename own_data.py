@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from classification import CLASS_NAMES, load_messages
-from edition import get_tokenizer
+from edition import DATA_CHOICES, get_tokenizer
 from files import sha256_of
-from spam_data import DATA_CHOICES
 from tables import read_table
 
 MAX_CLASSES = 1000
@@ -196,7 +194,7 @@ def table_to_measure(data, columns, settings, say=print):
     if data in DATA_CHOICES:
         frame = load_messages(settings["model"], data)[2].dataset.data
         labels = frame["Label"].map(dict(enumerate(CLASS_NAMES)))
-        return pd.DataFrame({"text": frame["Text"], "label": labels}), f"the test set of {data}"
+        return frame.assign(text=frame["Text"], label=labels)[["text", "label"]], f"the test set of {data}"
     facts = settings.get("training", {})
     columns = [given or learned for given, learned in zip(columns, facts.get("columns", columns))]
     name = Path(data).name
@@ -231,6 +229,8 @@ def stratified_split(table, shares, seed):
     ``shares`` are those of all parts but the first, which gets the rest. A class of few gives each of
     the later parts one row as long as the first keeps one. Returns a list of tables in file order.
     """
+    import pandas as pd
+
     rng, part_of = np.random.default_rng(seed), pd.Series(0, index=table.index)
     for _, rows in table.groupby("label", sort=True):
         lines = rng.permutation(rows.index)

@@ -2,15 +2,13 @@
 
 The first three are read line by line, so that an error names its line and a file of any size fits; Parquet
 is read by pandas. A table is a DataFrame with the columns ``text`` and ``label``, both str, and the line of
-the file (Parquet: the row) as its index.
+the file (Parquet: the row) as its index. pandas is imported where it is needed: classify does without.
 """
 
 import csv
 import json
 from itertools import chain
 from pathlib import Path
-
-import pandas as pd
 
 import edition  # noqa: F401 - tiktoken needs no network
 
@@ -110,6 +108,8 @@ def json_records(path):
 
 def parquet_records(path):
     """Yield (row, {column: value}) of a Parquet file."""
+    import pandas as pd
+
     try:
         frame = pd.read_parquet(path)
     except ImportError as error:
@@ -161,6 +161,8 @@ def read_table(path, text_column=None, label_column=None, say=print):
     Raises:
         FileNotFoundError, ValueError: if there is no such table or column; with file and line.
     """
+    import pandas as pd
+
     lines, records = [], []
     for line, record in records_in(path):
         lines.append(line)

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 # before PyTorch, for which it sets something
-from edition import EMBEDDED, MODELS, SET_NAMES, chosen_data, chosen_model
+from edition import DATA_CHOICES, EMBEDDED, MODELS, SET_NAMES, chosen_data, chosen_model
 
 # isort: split
 import torch
@@ -62,7 +62,6 @@ from saved_classifiers import (
     round_as_saved,
     save_somewhere,
 )
-from spam_data import DATA_CHOICES
 from streams import (
     FORMATS,
     begin_results,
