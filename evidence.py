@@ -9,6 +9,8 @@ Sources: Efron and Tibshirani (1993), *An Introduction to the Bootstrap*; McNema
 and Decaestecker (2002) for the correction of the prior; Guo et al. (2017) for temperature.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
@@ -50,6 +52,21 @@ def seed_weights(num_seeds, rng, draws):
     return 1 / num_seeds + stretch * (weights - 1 / num_seeds)
 
 
+@lru_cache(maxsize=2)
+def message_weights(n, draws):
+    """Bootstrap weights of n messages, (draws, n), each row with the sum 1, and the generator's state then."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, rng.bit_generator.state
+
+
+def draw_messages(n, draws):
+    """Weights of n messages as above, made once for all rows, and a generator for what is drawn next."""
+    weights, state = message_weights(n, draws)
+    rng = np.random.default_rng()
+    rng.bit_generator.state = state
+    return weights, rng
+
+
 def bootstrap_accuracy(correct, message_weights, rng):
     """Mean accuracy in each draw, (draws,): bool (S, N), weights of messages (draws, N)."""
     by_seed = message_weights @ correct.T  # (draws, N) @ (N, S) -> (draws, S)
@@ -58,8 +75,7 @@ def bootstrap_accuracy(correct, message_weights, rng):
 
 def mean_accuracy(correct, draws=DRAWS):
     """Mean accuracy over seeds with its interval, messages and seeds drawn anew: (mean, low, high)."""
-    rng, n = np.random.default_rng(0), correct.shape[1]
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+    weights, rng = draw_messages(correct.shape[1], draws)
     return interval_around(correct.mean(), bootstrap_accuracy(correct, weights, rng).clip(0, 1))
 
 
@@ -75,8 +91,7 @@ def paired_difference(correct, other, draws=DRAWS):
     ``correct`` and ``other`` are bool, (S, N) and (R, N). Returns (difference, low, high, p): positive where
     the first is better; p two-sided.
     """
-    rng, n = np.random.default_rng(0), correct.shape[1]
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+    weights, rng = draw_messages(correct.shape[1], draws)
     drawn = bootstrap_accuracy(correct, weights, rng) - bootstrap_accuracy(other, weights, rng)
     # the share of draws on the other side of 0, twice; one draw is added, so that it is never 0
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
@@ -129,20 +144,28 @@ def ranking(z, labels, weights):
     return area, float((steps * precision).sum())
 
 
+@lru_cache(maxsize=2)
+def draw_seeds_and_messages(num_seeds, labels, draws):
+    """Weights of the seeds, (draws, S), and how often each message is drawn, (draws, N); labels as bytes."""
+    rng, labels = np.random.default_rng(0), np.frombuffer(labels, np.int8)
+    groups = [np.flatnonzero(labels == label) for label in (0, 1)]
+    seeds, counts = seed_weights(num_seeds, rng, draws), np.zeros((draws, len(labels)))
+    for row in counts:
+        for group in groups:
+            row[group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)))
+    return seeds, counts
+
+
 def with_interval(statistic, z, labels, weights, draws=500):
     """A statistic's mean over seeds, with its interval: spam, ham and seeds are drawn anew.
 
     ``statistic`` takes z (N,), labels (N,), weights (N,) and gives a float or a tuple of float. Returns
     [(value, low, high)] of each number that it gives.
     """
-    rng, labels = np.random.default_rng(0), np.asarray(labels)
-    groups = [np.flatnonzero(labels == label) for label in (0, 1)]
+    labels = np.asarray(labels)
     value = np.mean([np.atleast_1d(statistic(row, labels, weights)) for row in z], axis=0)
     drawn = []
-    for seeds in seed_weights(len(z), rng, draws):
-        counts = np.zeros(len(labels))
-        for group in groups:
-            counts[group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)))
+    for seeds, counts in zip(*draw_seeds_and_messages(len(z), labels.astype(np.int8).tobytes(), draws)):
         rows = [np.atleast_1d(statistic(row, labels, weights * counts)) for row in z]
         drawn.append(seeds @ rows)
     return [interval_around(v, d) for v, d in zip(value, np.transpose(drawn))]
