@@ -228,6 +228,7 @@ Live.words({
     pause: "Pause",
     follow: "Follow a message",
     dots: "The validation messages on a line of margins: spam above the line, the rest below; right of the dotted line is called spam.",
+    key: "Filled dots are spam, hollow ones are not; the dot that is neither orange nor blue is the message that you follow. Misread, and drawn stronger: spam left of the dotted line, the rest right of it.",
     margin: "logit of spam − logit of not spam",
     curve: "Accuracy, and the loss, over the steps",
     accuracy: "Accuracy",
