@@ -28,6 +28,7 @@ Live.words({
     tokens: "What each token did to the decision",
     legendHam: "towards not spam",
     legendSpam: "towards spam",
+    strength: "The stronger the colour and the fuller the bar in its box, the larger the effect; a bar from side to side is the largest.",
     hint: "Choose a token to read the message without it.",
     without: "Without “{token}”, the probability of spam is {without} in place of {with}.",
     working: "Leaving out one token at a time …",
