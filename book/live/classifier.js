@@ -125,7 +125,7 @@ Live.define("classifier", (ui, body) => {
       h("span", { class: "live-legend", "aria-hidden": "true" },
         h("span", {}, h("i", { "data-towards": "ham" }), words.legendHam),
         h("span", {}, h("i", { "data-towards": "spam" }), words.legendSpam))),
-    tokens, detail,
+    tokens, h("p", { class: "live-note" }, words.strength), detail,
     h("div", { class: "live-foot" }, count, model),
   );
   scales.append(

@@ -108,7 +108,7 @@ Live.define("training", (ui, body) => {
       list.list.value = followed;
       draw();
     }, { class: "live-button live-reset" })),
-    slider.element, h("div", {}, dots.root), list.element, message,
+    slider.element, h("div", {}, dots.root), h("p", { class: "live-note" }, words.key), list.element, message,
     h("div", { class: "live-numbers" }, [["called", called], ["accuracy", accuracy], ["loss", loss], ["margin_", margin]].map(([name, output]) => h("div", {}, h("span", {}, say(words[name], { all: number(N) })), output))),
     h("div", {}, curve.root),
   );
