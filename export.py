@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from classification import END_OF_TEXT
 from edition import ASSETS, EMBEDDED, PAD_TOKEN_ID
+from fast_paths import logits_at
 from reading import Reader
 
 TOLERANCE = 1e-4  # between our logits and theirs
@@ -180,13 +181,11 @@ class ExportedClassifier(nn.Module):
         self.model, self.at_end = model, at_end
 
     def forward(self, input_ids):
-        x = self.model.trf_blocks(self.model.embed(input_ids))  # (B, T, C)
         if self.at_end:
-            end = (input_ids == PAD_TOKEN_ID).int().argmax(dim=1)  # (B,)
-            x = x.gather(1, end[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]  # (B, C)
+            position = (input_ids == PAD_TOKEN_ID).int().argmax(dim=1)  # (B,)
         else:
-            x = x[:, -1]
-        return self.model.out_head(self.model.final_norm(x))
+            position = torch.full_like(input_ids[:, 0], input_ids.shape[1] - 1)
+        return logits_at(self.model, input_ids, position)
 
 
 def to_onnx(folder, model, settings, int8=False):

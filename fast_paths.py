@@ -35,14 +35,18 @@ from previous_chapters import FeedForward
 
 
 def can_pack(linear):
-    """Whether :class:`PackedLinear` can stand for this layer: float32, on an x86 processor with AVX."""
+    """Whether :class:`PackedLinear` can stand for this layer: float32, on an x86 processor with AVX.
+
+    Also bfloat16, where the processor has what oneDNN needs for it.
+    """
     return (
         type(linear) is nn.Linear
         and linear.weight.device.type == "cpu"
-        and linear.weight.dtype == torch.float32
+        and linear.weight.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
         and torch.backends.mkldnn.is_available()  # oneDNN's former name
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # not in PyTorch's documented interface
+        and (linear.weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 

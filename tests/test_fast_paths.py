@@ -386,13 +386,27 @@ def test_packed_model_generates_the_same_tokens(model, shape):
     assert torch.equal(generate_text_cached(packed, ids, 8, CONFIG["context_length"]), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_data_types_are_not_packed(model, dtype):
-    model = model.to(dtype)
+def test_other_data_types_are_not_packed(model):
+    model = model.double()
     packed = packed_for_inference(model)
     assert str(packed) == str(model)
     with torch.no_grad():
         assert torch.equal(packed(random_ids(1, 4)), model(random_ids(1, 4)))
+
+
+def test_bfloat16_is_packed_where_the_processor_has_it(model):
+    expected = model(random_ids(2, 4)).detach()
+    model = model.bfloat16()
+    packed = packed_for_inference(model)
+    if can_pack(model.out_head):
+        assert not any(type(module) is torch.nn.Linear for module in packed.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(packed(random_ids(2, 4)).float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_bfloat16_is_not_packed_where_the_processor_lacks_it(model, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not can_pack(model.bfloat16().out_head)
 
 
 def test_layers_of_another_class_keep_their_own_forward(model):
