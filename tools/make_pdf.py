@@ -23,6 +23,7 @@ from tools.browser import open_browser  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAGE = "book/intro.html"
+CONTENTS = "<!-- contents -->"
 FOOTER = """
 <div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
   <span class="pageNumber"></span>
@@ -115,8 +116,8 @@ def contents_list(parts, page_numbers):
     return "\n".join(lines)
 
 
-def one_file(html, folder, page_numbers):
-    """The whole book as one HTML text whose images and styles are found from ``folder``."""
+def one_file(html, folder):
+    """The book as one HTML text, images and styles found from ``folder``, with a gap for the contents."""
     parts = table_of_contents(html)
     pages = [page for _, chapters in parts for page, _ in chapters]
     first = read_page(html, FIRST_PAGE)
@@ -128,7 +129,7 @@ def one_file(html, folder, page_numbers):
         title=first.select_one("p.logo__title").get_text(strip=True),
         subtitle=first.select_one("article p em").get_text(strip=True),
         styles="".join(styles),
-        contents=contents_list(parts, page_numbers),
+        contents=CONTENTS,
         articles="\n".join(article_of(html, page, pages, folder) for page in pages),
     )
 
@@ -144,13 +145,12 @@ def outline_entries(entry):
 
 def name_outline(path, headings):
     """Give the outline the words of the headings: Chromium writes some of them twice."""
-    writer = PdfWriter(clone_from=path)
+    writer = PdfWriter(path, incremental=True)  # adds what changes, which is little
     entries = list(outline_entries(writer.root_object["/Outlines"].get_object().get("/First")))
     if len(entries) != len(headings):
         raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
     for entry, heading in zip(entries, headings):
         entry[NameObject("/Title")] = TextStringObject(heading)
-    writer.pdf_header = "%PDF-1.7"
     writer.write(path)
 
 
@@ -159,11 +159,13 @@ def make_pdf(html, target):
     if not (html / FIRST_PAGE).exists():
         sys.exit(f"{html / FIRST_PAGE} is not there: build the pages first, with `make book`.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    source, page_numbers = target.with_suffix(".html"), {}
+    source, text, parts = target.with_suffix(".html"), one_file(html, target.parent), table_of_contents(html)
+    page_numbers = {}
     with open_browser() as browser:
         page = browser.new_page(java_script_enabled=False)
         for _ in range(2):
-            source.write_text(one_file(html, target.parent, page_numbers), encoding="utf-8")
+            contents = contents_list(parts, page_numbers)
+            source.write_text(text.replace(CONTENTS, contents), encoding="utf-8")
             page.goto(source.resolve().as_uri())
             page.pdf(
                 path=target,
