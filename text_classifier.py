@@ -186,7 +186,7 @@ def checked_sets(args, max_length):
     for problem in checks.problems:
         note(f"Problem: {problem}.")
     if stops:
-        raise ValueError("Nothing was trained: such a result would be worthless. --force goes on.")
+        raise ValueError("Nothing was trained: such a result would be worthless. Use --force to go on.")
     facts = {
         "sha256": sha256_of(args.data),
         "columns": sets["training"].attrs["names"],
@@ -350,7 +350,7 @@ def make_parser():
     add = parsers["finetune"].add_argument_group("for a file of your own").add_argument
     add("--text-column", metavar="NAME", help="guessed where the file has two columns")
     add("--label-column", metavar="NAME", help="the classes: 2 to 1,000 labels of any kind")
-    add("--test", metavar="FILE", help="a test set of its own; default: 20 % of each class")
+    add("--test", metavar="FILE", help="a test set of its own; default: 20 %% of each class")
     add("--seed", type=seed, help="of the split, the new head and the order; default: 123")
     imbalance = "as it is (default), larger classes cut to the smallest, or weights in the loss"
     add("--imbalance", choices=own_data.IMBALANCE, help=imbalance)

@@ -142,7 +142,7 @@ def test_only_what_was_trained_is_saved_and_measured(finetune, command_line, cap
 
 def test_problem_stops_before_training_and_force_goes_on(finetune, tmp_path, capsys):
     rows = [*news(), ("phone goal vote", "Sports")]
-    with pytest.raises(SystemExit, match="Nothing was trained.*--force goes on"):
+    with pytest.raises(SystemExit, match="Nothing was trained.*--force to go on"):
         finetune(rows)
     printed, said = capsys.readouterr()
     assert "classes with one example" in printed and "Problem: labels that differ in case" in said

@@ -65,6 +65,15 @@ def test_impossible_value_is_named(command_line, capsys, command, option, value)
     assert exit.value.code == 2 and f"argument {option}" in error and f"'{value}'" in error
 
 
+@pytest.mark.parametrize("command", [name for name, *_ in text_classifier.COMMANDS])
+def test_help_describes_each_command(command_line, capsys, command):
+    with pytest.raises(SystemExit) as exit:
+        command_line(command, "--help")
+    said = capsys.readouterr().out
+    assert exit.value.code == 0 and "--device" in said
+    assert command != "finetune" or "20 % of each class" in said
+
+
 @pytest.mark.parametrize("command", ["initial", "finetune", "classify"])
 @pytest.mark.parametrize("name", ["cuda", "cuda:99", "mps", "xla", "meta", "abacus", ""])
 def test_device_that_this_machine_does_not_have_is_named(command_line, capsys, command, name):

@@ -40,13 +40,15 @@ class Picture:
     Attributes:
         lit: parts in the light, of ``PARTS``, and "blocks", "output"; the others step back.
         lane: whether the last lane is in the light.
-        output: "vocabulary" (the language model), "two" (the classifier) or "scores" (with the numbers).
+        output: "vocabulary" (the language model), "two" (the classifier), "one" (its last row alone),
+            "three" (a classifier of headlines) or "scores" (with the numbers).
         notes: pairs (part, key of a second label that stands in it).
         head: key of the head's label.
         before: key of a label for the blocks before the one that is drawn; "": all are drawn as one.
         loss: whether the loss follows the last row.
         back: whether the gradient goes up from the loss, as far as something is trained.
         kept: whether what enters the last block is kept.
+        single: whether only the last lane goes on behind the attention of the last block.
     """
 
     lit: tuple = ()
@@ -58,6 +60,11 @@ class Picture:
     loss: bool = False
     back: bool = False
     kept: bool = False
+    single: bool = False
+
+    def goes_on(self, i):
+        """Whether lane ``i`` leaves the attention of the last block."""
+        return not self.single or i == len(LANES) - 1
 
 
 TRAINED = ("norm1", "att", "add1", "norm2", "ff", "add2", "block", "final_norm", "head")
@@ -73,7 +80,11 @@ PICTURES = {
     "model_gradient": Picture(
         lit=(*TRAINED, "loss"), output="two", before="before_no_gradient", loss=True, back=True
     ),
+    "three_classes": Picture(lit=TRAINED, output="three", head="new_head_three", before="before_frozen"),
     "fast_paths": Picture(lit=TRAINED, output="two", before="before_read_once", kept=True),
+    "one_row": Picture(
+        lit=TRAINED, lane=True, output="one", before="before_read_once", kept=True, single=True
+    ),
 }
 
 
@@ -114,17 +125,19 @@ class Sketch:
             tip(RIGHT + 1, y + height / 2, direction="left"),
             f'<circle class="tip" cx="{LANES[-1]}" cy="{top:g}" r="3"/>',
             rect(LEFT, y, RIGHT - LEFT, height, "box", height / 2),
-            *(text(x, y + 16, "+", "middle strong") for x in LANES),
+            *(text(x, y + 16, "+", "middle strong") for i, x in enumerate(LANES) if self.picture.goes_on(i)),
         ]
         self.pieces.append(group(pieces, f"part {self.kind(name)}".strip(), name))
         self.y += height
 
 
-def attention(y, lane):
-    """Each lane takes in itself and the lanes to its left; the last one does so in the light."""
+def attention(y, picture):
+    """Each lane takes in itself and the lanes to its left; the last one does so in the light, or alone."""
     top, middle, bottom, pieces = y + 30, y + 51, y + 72, []
     for j, end in enumerate(LANES):
-        lit = " lit" if lane and j == len(LANES) - 1 else ""
+        if not picture.goes_on(j):
+            continue
+        lit = " lit" if picture.lane and j == len(LANES) - 1 else ""
         for start in LANES[: j + 1]:
             steps = f"M{start} {top} C{start} {middle} {end} {middle} {end} {bottom}"
             pieces.append(path(steps, f"line thin{lit}"))
@@ -132,10 +145,12 @@ def attention(y, lane):
     return pieces + [f'<circle class="mark" cx="{x}" cy="{top}" r="3.5"/>' for x in LANES]
 
 
-def feed_forward(y, lane):
+def feed_forward(y, picture):
     """Each lane by itself: wider inside."""
     pieces = []
-    for x in LANES:
+    for i, x in enumerate(LANES):
+        if not picture.goes_on(i):
+            continue
         steps = (
             f"M{x - 8} {y + 30} H{x + 8} L{x + 22} {y + 39} L{x + 8} {y + 48} H{x - 8} L{x - 22} {y + 39} Z"
         )
@@ -155,7 +170,7 @@ def block(sketch):
         sketch.y += 8
         sketch.part(norm, 26)
         sketch.y += 10
-        sketch.part(part, height, draw(sketch.y, picture.lane))
+        sketch.part(part, height, draw(sketch.y, picture))
         sketch.y += 10
         sketch.add(add, start)
         sketch.y += 14
@@ -178,7 +193,11 @@ def output(sketch):
     """What comes out below each lane, and what it is, in words."""
     picture, y = sketch.picture, sketch.y
     kind = sketch.kind("output")
+    classes = LABELS["headline_classes"] if picture.output == "three" else LABELS["two_classes"]
+    height = 32 if picture.output == "vocabulary" else 23 * len(classes)
     for i, x in enumerate(LANES):
+        if not picture.goes_on(i):
+            continue
         last = picture.lane and i == len(LANES) - 1
         own = kind if kind != "lit" or not picture.lane or last else "dim"
         pieces = []
@@ -187,12 +206,13 @@ def output(sketch):
             pieces += [rect(x - 26, y, 52, 32, "box", 5)]
             pieces += [rect(x - 19 + 8 * k, y + 27 - h, 6, h, "mark", 1) for k, h in enumerate(heights)]
         else:
-            pieces += [rect(x - 34, y, 68, 46, "box", 5), path(f"M{x - 34} {y + 23} H{x + 34}", "line thin")]
-            for k, score in enumerate(SCORES[i]):
-                shown = number(score, 2) if picture.output == "scores" else LABELS[f"class_{k}"]
+            pieces += [rect(x - 34, y, 68, height, "box", 5)]
+            pieces += [path(f"M{x - 34} {y + 23 * k} H{x + 34}", "line thin") for k in range(1, len(classes))]
+            for k, name in enumerate(classes):
+                shown = number(SCORES[i][k], 2) if picture.output == "scores" else name
                 pieces.append(text(x, y + 16 + 23 * k, shown, "middle small"))
         sketch.pieces.append(group(pieces, own, f"output-{i}"))
-    sketch.y += 32 if picture.output == "vocabulary" else 46
+    sketch.y += height
     words = LABELS[f"output_{picture.output}"].format(n=number(VOCABULARY))
     sketch.y += 22
     sketch.pieces.append(text((LEFT + RIGHT) / 2, sketch.y, words, "middle muted small"))
@@ -252,7 +272,8 @@ def draw(name):
     lanes = []
     for i, x in enumerate(LANES):
         lit = " lit" if picture.lane and i == len(LANES) - 1 else ""
-        lanes.append(arrow(x, start, end, f"line{lit}"))
+        stop = end if picture.goes_on(i) else sketch.centres["att"] - 12  # the dots from which keys are read
+        lanes.append(arrow(x, start, stop, f"line{lit}"))
     if picture.loss:
         loss(sketch)
     if picture.back:

@@ -59,7 +59,7 @@ def scores_to_label():
     """Scores, softmax, probabilities; the larger one is the label, the right one gives the loss."""
     scores = REFERENCE["head"]["outputs"][-1]
     chance = 1 / (1 + math.exp(scores[0] - scores[1]))
-    classes = [LABELS["class_0"], LABELS["class_1"]]
+    classes = LABELS["two_classes"]
     label = int(scores[1] > scores[0])
     assert label == REFERENCE["head"]["class_label_of_last_token"]
     right, centres = ["0", "1"], (MIDDLE - 78, MIDDLE + 77)
