@@ -54,7 +54,7 @@ def seed_weights(num_seeds, rng, draws):
 
 @lru_cache(maxsize=2)
 def message_weights(n, draws):
-    """Bootstrap weights of n messages, (draws, n), each row with the sum 1, and the generator's state then."""
+    """Bootstrap weights of n messages, (draws, n), rows of sum 1; and the generator's state after them."""
     rng = np.random.default_rng(0)
     return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, rng.bit_generator.state
 
