@@ -11,7 +11,8 @@ times are medians. Their outputs are compared: where they differ, the exit statu
 ratio below its target is printed as missed.
 
 The weights are random values in OpenAI's file format, at the size of GPT-2 124M: speed does
-not depend on the values. ``--quick`` uses the embedded checkpoint.
+not depend on the values. ``--quick`` uses the embedded checkpoint. In float32 on a CPU, ``peers.py``
+measures beside ONNX Runtime and OpenVINO, too.
 """
 
 import argparse
@@ -33,6 +34,14 @@ import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
 # isort: split
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from measurements import (  # noqa: E402
+    TOLERANCE,
+    difference,
+    outputs_agree,
+    print_measurement,
+    result_of,
+)
+from peers import measure_peers  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 from transformers import (  # noqa: E402
@@ -73,6 +82,9 @@ FULL = {
     "examples": 80,
     "epochs": 5,
     "loading_repeats": 5,
+    "peer_repeats": 9,
+    "messages": 64,
+    "messages_of_the_classifier": 448,
 }
 QUICK = {
     **FULL,
@@ -83,9 +95,10 @@ QUICK = {
     "examples": 16,
     "epochs": 2,
     "loading_repeats": 1,
+    "peer_repeats": 1,
+    "messages": 32,
+    "messages_of_the_classifier": 96,
 }
-# The largest difference between two outputs that rounding explains
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
 SETTINGS = fine_tuning_settings("gpt2-small (124M)")
 
 
@@ -96,28 +109,33 @@ def main():
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
     parser.add_argument("--quick", action="store_true", help="small model and few repeats, to try the script")
+    parser.add_argument("--no-peers", action="store_true", help="leave out ONNX Runtime and OpenVINO")
     parser.add_argument("--output", type=Path, help="default: a file in results/; none with --quick")
     args = parser.parse_args()
     setting = QUICK if args.quick else FULL
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
+    peers, versions = [], {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(setting, Path(folder), args.device, args.dtype)
         measurements = [bench.generation(), bench.evaluation(), bench.fine_tuning()]
         if args.device.type == "cpu" and args.dtype == "float32":
-            measurements += [bench.later_load(), bench.first_load()]
-    for measurement in measurements:
+            measurements += [bench.start_of_classify(), bench.later_load(), bench.first_load()]
+            if not args.no_peers:
+                peers, versions = measure_peers(bench, Path(folder))
+    for measurement in measurements + peers:
         print_measurement(measurement)
 
-    result = {"machine": machine(args.device, args.dtype), "setting": setting, "measurements": measurements}
+    about = machine(args.device, args.dtype) | {"peers": versions}
+    result = {"machine": about, "setting": setting, "measurements": measurements, "peers": peers}
     output = args.output or (None if args.quick else default_output(args.device, args.dtype))
     if output is not None:
         output.parent.mkdir(exist_ok=True)
         with atomic_file(output) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(f"Written: {output}")
-    sys.exit(0 if all(outputs_agree(measurement) for measurement in measurements) else 1)
+    sys.exit(0 if all(map(outputs_agree, measurements + peers)) else 1)
 
 
 def default_output(device, dtype):
@@ -140,64 +158,6 @@ def machine(device, dtype):
 
 
 # ---------------------------------------------------------------------------------
-# Results
-# ---------------------------------------------------------------------------------
-
-
-def result_of(name, work, seconds, targets, differences, **more):
-    """One row of the results.
-
-    Args:
-        name (str): name of the measurement.
-        work (str): what each side does.
-        seconds (dict): {side: list of seconds}.
-        targets (dict): {other side: how many times as fast the book should be}.
-        differences (list): dicts ``what``, ``value`` and ``limit`` of the compared outputs.
-    """
-    medians = {side: statistics.median(values) for side, values in seconds.items()}
-    return {
-        "name": name,
-        "work": work,
-        "seconds": {side: round(value, 4) for side, value in medians.items()},
-        "repeats": len(next(iter(seconds.values()))),
-        "ratios": {side: round(medians[side] / medians["book"], 3) for side in targets},
-        "targets": targets,
-        "differences": differences,
-        **more,
-    }
-
-
-def difference(what, a, b, limit):
-    """The largest absolute difference of two tensors."""
-    return {"what": what, "value": (a.float() - b.float()).abs().max().item(), "limit": limit}
-
-
-def outputs_agree(measurement):
-    return all(entry["value"] <= entry["limit"] for entry in measurement["differences"])
-
-
-def print_measurement(measurement):
-    print(f"\n{measurement['name']}: {measurement['work']}")
-    for side, seconds in measurement["seconds"].items():
-        print(f"  {side:13} {seconds:9.3f} s")
-    for side, target in measurement["targets"].items():
-        ratio = measurement["ratios"][side]
-        verdict = "reached" if ratio >= target else "MISSED"
-        print(f"  book against {side:13} {ratio:6.2f} times as fast, target {target:g}: {verdict}")
-    for side, value in measurement.get("seconds_to_prepare", {}).items():
-        print(f"  once before, {side}: {value:.3f} s")
-    limits = measurement.get("peak_memory_limit_gb", {})
-    for side, value in measurement.get("peak_memory_gb", {}).items():
-        verdict = ""
-        if side in limits:
-            verdict = f", at most {limits[side]:g} GB: {'reached' if value <= limits[side] else 'MISSED'}"
-        print(f"  peak memory, {side}: {value:.2f} GB{verdict}")
-    for entry in measurement["differences"]:
-        verdict = "same" if entry["value"] <= entry["limit"] else "DIFFERENT"
-        print(f"  {entry['what']}: {entry['value']:.1e}, limit {entry['limit']:g}: {verdict}")
-
-
-# ---------------------------------------------------------------------------------
 # Measurements
 # ---------------------------------------------------------------------------------
 
@@ -215,7 +175,7 @@ class Bench:
     def __init__(self, setting, folder, device, dtype):
         self.setting, self.device, self.dtype = setting, device, getattr(torch, dtype)
         self.tolerance = TOLERANCE[dtype]
-        self.models_dir, self.transformers_dir = folder / "gpt2", folder / "transformers"
+        self.folder, self.models_dir, self.transformers_dir = folder, folder / "gpt2", folder / "transformers"
         self.size = setting["model"].split("(")[1].rstrip(")")
         self.config = model_config(setting["model"])
         if self.size == "124M":
@@ -418,6 +378,31 @@ class Bench:
                 for side, values in runs.items()
             },
             peak_memory_gb={side: values[-1]["peak_gb"] for side, values in runs.items()},
+        )
+
+    def start_of_classify(self):
+        """The command on one message, and ``import torch`` alone, in turns, in a folder of their own."""
+        commands = {
+            "import torch": ["-c", "import torch"],
+            "book": [ROOT / "text_classifier.py", "classify", "hello"],
+        }
+        jobs = {
+            name: lambda arguments=arguments: subprocess.run(
+                [sys.executable, *arguments], cwd=self.folder, check=True, capture_output=True
+            )
+            for name, arguments in commands.items()
+        }
+        self.take_turns(jobs, 1)  # warm up: fetches the embedded checkpoint
+        seconds, _ = self.take_turns(jobs, self.setting["peer_repeats"])
+        torch_alone = statistics.median(seconds.pop("import torch"))
+        above = statistics.median(seconds["book"]) - torch_alone
+        return result_of(
+            "Start of classify",
+            "fresh process to the answer for one message, imports included",
+            seconds,
+            {},
+            [],
+            seconds_above_import_torch={"value": round(above, 4), "limit": 0.4},
         )
 
     def first_load(self):

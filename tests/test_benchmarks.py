@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -13,9 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import page_speed  # noqa: E402
+import peers  # noqa: E402
 import speed  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 
+from classification import END_OF_TEXT  # noqa: E402
+from own_training import build_own_classifier  # noqa: E402
 from previous_chapters import GPTModel  # noqa: E402
 
 CONFIG = {
@@ -71,17 +75,82 @@ def test_missed_limit_of_memory_is_printed(peak, verdict, capsys):
     assert f"{peak:.2f} GB, at most 1.2 GB: {verdict}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("above, verdict", [(0.4, "reached"), (0.41, "MISSED")])
+def test_slow_start_is_printed(above, verdict, capsys):
+    row = {**measurement(), "seconds_above_import_torch": {"value": above, "limit": 0.4}}
+    speed.print_measurement(row)
+    assert f"above import torch: {above:.3f} s, at most 0.4 s: {verdict}" in capsys.readouterr().out
+
+
+def peer_rows(without=()):
+    """The measurements of ``peers.compare`` with sides that answer at once."""
+    expected = torch.tensor([[1.0, 0.0], [0.0, 0.05], [0.0, 2.0]])
+    keys = [("book", "float32"), ("book", "bfloat16"), ("transformers", "float32")]
+    keys += [("ONNX Runtime", "float32"), ("ONNX Runtime", "int8")]
+    keys += [("OpenVINO", precision) for precision in peers.PRECISIONS]
+    logits = {key: expected.clone() for key in keys if key[0] not in without}
+    if ("ONNX Runtime", "int8") in logits:
+        logits["ONNX Runtime", "int8"][1, 0] = 0.1  # another label
+    seconds = {key: [0.5 if key[0] == "OpenVINO" else 1.0] * 3 for key in logits}
+    return [
+        peers.one_precision(f"Messages, {precision}", "3 messages", precision, seconds, logits)
+        for precision in peers.PRECISIONS
+    ]
+
+
+def test_each_precision_is_compared_with_the_book_in_it():
+    rows = peer_rows()
+    assert [row["ratios"] for row in rows] == [
+        {"transformers": 1.0, "ONNX Runtime": 1.0, "OpenVINO": 0.5},
+        {"OpenVINO": 0.5},
+        {"ONNX Runtime": 1.0, "OpenVINO": 0.5},  # the book has no int8: its bfloat16
+    ]
+    assert rows[2]["same_labels"] == {"book": 3, "ONNX Runtime": 2, "OpenVINO": 3}
+    assert all(speed.outputs_agree(row) for row in rows)
+
+
+def test_side_that_is_not_installed_is_left_out_aloud(monkeypatch, capsys, embedded_load, tmp_path):
+    monkeypatch.setattr(peers, "PACKAGES", {"ONNX Runtime": "no-such-package", "OpenVINO": "nor-this"})
+    monkeypatch.setattr(peers, "compare", lambda bench, name, work, sides, *_: [sorted(sides)])
+    bench = SimpleNamespace(setting=speed.QUICK, models_dir=embedded_load.models_dir)
+    results, versions = peers.measure_peers(bench, tmp_path)
+    assert versions == {"ONNX Runtime": None, "OpenVINO": None}
+    assert {side for sides in results for side, _ in sides} == {"book", "transformers"}
+    assert "Skipped: OpenVINO is not installed" in capsys.readouterr().out
+
+
+def test_installed_sides_agree_with_the_book(tiny_pretrained, tmp_path):
+    model = build_own_classifier("tiny", 2, "all").eval()
+    settings = {"model": "tiny", "data": "my.csv", "max_length": 16, "threshold": 0.5, "reads": END_OF_TEXT}
+    sides = peers.sides_of(model, settings | {"class_names": ["a", "b"]}, tmp_path, peers.versions())
+    bench = SimpleNamespace(
+        take_turns=lambda jobs, repeats: (
+            {key: [1.0] * repeats for key in jobs},
+            {key: job() for key, job in jobs.items()},
+        )
+    )
+    texts = ["See you at eight", "", "win a prize " * 9] * 11  # more than are read at once
+    rows = peers.compare(bench, "Messages", "33 messages", sides, texts, repeats=2)
+    assert {"transformers", "ONNX Runtime"} <= rows[0]["seconds"].keys()
+    assert all(speed.outputs_agree(row) and row["texts"] == 33 for row in rows)
+
+
 @pytest.mark.slow
 def test_quick_benchmark_compares_the_outputs_of_all_sides(run_python, tmp_path):
-    process = run_python(ROOT / "benchmarks" / "speed.py", "--quick", "--output", tmp_path / "result.json")
+    command = ROOT / "benchmarks" / "speed.py", "--quick", "--no-peers"  # their sides have a test above
+    process = run_python(*command, "--output", tmp_path / "result.json")
     assert process.returncode == 0, process.stdout + process.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     rows = {row["name"]: row for row in result["measurements"]}
-    assert list(rows) == ["Generation", "Evaluation", "Fine-tuning", "Loading again", "First load"]
+    assert list(rows) == [
+        *("Generation", "Evaluation", "Fine-tuning"),
+        *("Start of classify", "Loading again", "First load"),
+    ]
     for name in ("Generation", "Evaluation", "Fine-tuning"):
         assert list(rows[name]["seconds"]) == ["plain", "transformers", "book"]
         assert list(rows[name]["ratios"]) == ["plain", "transformers"]
-    assert all(row["differences"] and speed.outputs_agree(row) for row in rows.values())
+    assert all(speed.outputs_agree(row) for row in rows.values())
+    assert [name for name, row in rows.items() if not row["differences"]] == ["Start of classify"]
 
 
 # ---------------------------------------------------------------------------------
@@ -118,6 +187,7 @@ def result_on(device):
     machine = dict.fromkeys(("cpu", "threads", "system", "python", "torch", "transformers"), "some")
     row = {**measurement(1.2), "peak_memory_gb": {"book": 1.25}, "peak_memory_limit_gb": {"book": 1.2}}
     row["seconds_to_prepare"] = {"book": 0.25}
+    row["seconds_above_import_torch"] = {"value": 0.45, "limit": 0.4}
     return {
         "machine": {**machine, "device": device, "dtype": "float32"},
         "setting": {"model": "gpt2-small (124M)"},
@@ -136,7 +206,20 @@ def test_page_shows_the_stored_numbers(build):
     for part in ("1.20 s", "1.00 s", "logits: 1.0e-06", "median of 3 runs", "book 1.25 GB"):
         assert part in text
     assert "not in the time: book 0.250 s" in text
+    assert "Above import torch: 0.450 s (at most 0.400 s: missed)" in text.replace('"', "")
     assert "missed" in text and "reached" not in text
+
+
+def test_page_shows_the_sides_beside_in_each_precision(build):
+    result = result_on("CPU") | {"peers": peer_rows(without=["ONNX Runtime"])}
+    result["machine"]["peers"] = {"ONNX Runtime": None, "OpenVINO": "2026.4", "NNCF": "3.4"}
+    text = " ".join(build({"benchmark.json": result}).replace("|", " ").split())
+    for part in (
+        "ONNX Runtime not installed, OpenVINO 2026.4, NNCF 3.4",
+        "**0.500 s, 6 a second, 0.50 ×**",
+        "Of 3 labels, so many are those of the book in float32: book 3, OpenVINO 3.",
+    ):
+        assert part in text
 
 
 def test_page_without_results_says_so(build):

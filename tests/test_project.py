@@ -19,7 +19,8 @@ def requirements_in(name):
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
 
 
-REQUIRED = requirements_in("requirements.txt") + requirements_in("tests/requirements.txt")
+FILES = ("requirements.txt", "tests/requirements.txt", "benchmarks/requirements.txt")
+REQUIRED = [requirement for file in FILES for requirement in requirements_in(file)]
 
 
 @pytest.mark.parametrize("requirement", REQUIRED, ids=lambda requirement: requirement.name)

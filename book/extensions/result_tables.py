@@ -67,8 +67,45 @@ def speed_lines(result):
         "",
         *table(["measurement", *sides, *(f"against {side}" for side in others)], rows),
         "",
-        *(f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements),
+        *items(measurements),
+        *peer_lines(result),
     ]
+
+
+def items(measurements):
+    return [f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements]
+
+
+def peer_lines(result):
+    """The table of ``benchmarks/peers.py``: a row for each work and precision; nothing if it did not run."""
+    measurements, versions = result.get("peers"), result["machine"].get("peers", {})
+    if not measurements:
+        return []
+    sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
+    rows = [[one["name"], *(peer_cell(one, side, versions) for side in sides)] for one in measurements]
+    names = [f"{name} {version or 'not installed'}" for name, version in versions.items()]
+    return [
+        "",
+        "Beside engines that only answer. Each has what `text_classifier.py export` writes, and reads texts, "
+        "32 at once, as `classify` does. A cell has the time, the texts a second, and how many times as fast "
+        f"the book is; the fastest is bold. {', '.join(names)}; NNCF rounds weights for OpenVINO. The book "
+        "has no int8: its bfloat16 stands there. The exported model generates no text.",
+        "",
+        *table(["measurement", *sides], rows),
+        "",
+        *items(measurements),
+    ]
+
+
+def peer_cell(measurement, side, versions):
+    """Time, texts a second and ratio of one side."""
+    times = measurement["seconds"]
+    if side not in times:
+        return "–" if versions.get(side, "") is not None else "not installed"
+    cell = f"{seconds(times[side])}, {measurement['texts'] / times[side]:,.0f}{SPACE}a{SPACE}second"
+    if side in measurement["ratios"]:
+        cell += f", {measurement['ratios'][side]:.2f}{SPACE}×"
+    return f"**{cell}**" if times[side] == min(times.values()) else cell
 
 
 def ratio(measurement, side):
@@ -91,10 +128,10 @@ def details(measurement):
             verdict = "reached" if value <= limits.get(side, value) else "missed"
             limit = f" (at most {limits[side]:g} GB: {verdict})" if side in limits else ""
             memory.append(f"{side} {value:.2f} GB{limit}")
-    differences = (
+    differences = [
         f"{one['what']}: {one['value']:.1e}" if one["value"] else f"{one['what']}: 0"
         for one in measurement["differences"]
-    )
+    ]
     repeats = measurement["repeats"]
     return (
         f"{measurement['work']}; {'one run' if repeats == 1 else f'median of {repeats} runs'}.",
@@ -105,8 +142,25 @@ def details(measurement):
         f"To the first logits: {times('seconds_to_first_logits')}."
         if times("seconds_to_first_logits")
         else "",
-        f"Largest differences between the outputs: {'; '.join(differences)}.",
+        above_import_torch(measurement),
+        same_labels(measurement),
+        f"Largest differences between the outputs: {'; '.join(differences)}." if differences else "",
     )
+
+
+def above_import_torch(measurement):
+    if not (above := measurement.get("seconds_above_import_torch")):
+        return ""
+    verdict = "reached" if above["value"] <= above["limit"] else "missed"
+    return f"Above `import torch`: {seconds(above['value'])} (at most {seconds(above['limit'])}: {verdict})."
+
+
+def same_labels(measurement):
+    """How many labels of each side are those of the book in float32."""
+    if not (same := measurement.get("same_labels")):
+        return ""
+    counts = ", ".join(f"{side} {count}" for side, count in same.items())
+    return f"Of {measurement['texts']} labels, so many are those of the book in float32: {counts}."
 
 
 # ---------------------------------------------------------------------------------
