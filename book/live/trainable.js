@@ -69,7 +69,7 @@ Live.define("trainable", (ui, body) => {
     h("p", { class: "live-note" }, words.costNote),
     h("div", { class: "live-heading" }, words.compare), h("div", {}, compare.root),
     h("p", { class: "live-note" }, words.seeds), measured,
-    open.length && h("p", { class: "live-note" }, say(words.missing, { names: open.map((key) => words.choices[key]).join("; ") })),
+    ...(open.length ? [h("p", { class: "live-note" }, say(words.missing, { names: open.map((key) => words.choices[key]).join("; ") }))] : []),
   );
   draw();
 });
