@@ -182,3 +182,18 @@ def test_stored_base_row_has_the_number_of_notebook_08():
     ]
     for name in SET_NAMES:
         assert f"\n{name.capitalize()} accuracy: {100 * run[name]:.2f}%\n" in printed
+
+
+def test_model_card_names_the_stored_accuracies():
+    card = (RESULTS_DIR.parent / "book" / "model_card.md").read_text(encoding="utf-8")
+    accuracies = FINDINGS[EMBEDDED]["sample"]["accuracies"]
+    block, random_block, everything, random = (
+        f"{100 * accuracies[row]['test'][0]:.1f}"
+        for row in ("last-token", "random-last-block", "all-layers", "random-values")
+    )
+    assert f"{block} % of 448 test messages against {random_block} %" in card
+    assert f"{everything} against {random} % decides nothing" in card
+    comparisons = FINDINGS[EMBEDDED]["sample"]["comparisons"]
+    verdicts = {(line["row"], line["against"]): line["verdict"] for line in comparisons}
+    assert verdicts["random-last-block", "last-token"] == "worse"
+    assert verdicts["random-values", "all-layers"] == "not decided"
