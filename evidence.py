@@ -9,6 +9,7 @@ Sources: Efron and Tibshirani (1993), *An Introduction to the Bootstrap*; McNema
 and Decaestecker (2002) for the correction of the prior; Guo et al. (2017) for temperature.
 """
 
+import copy
 from functools import lru_cache
 
 import numpy as np
@@ -54,17 +55,15 @@ def seed_weights(num_seeds, rng, draws):
 
 @lru_cache(maxsize=2)
 def message_weights(n, draws):
-    """Bootstrap weights of n messages, (draws, n), rows of sum 1; and the generator's state after them."""
+    """Bootstrap weights of n messages, (draws, n), rows of sum 1; and the generator after them."""
     rng = np.random.default_rng(0)
-    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, rng.bit_generator.state
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws) / n, rng
 
 
 def draw_messages(n, draws):
     """Weights of n messages as above, made once for all rows, and a generator for what is drawn next."""
-    weights, state = message_weights(n, draws)
-    rng = np.random.default_rng()
-    rng.bit_generator.state = state
-    return weights, rng
+    weights, rng = message_weights(n, draws)
+    return weights, copy.deepcopy(rng)
 
 
 def bootstrap_accuracy(correct, message_weights, rng):

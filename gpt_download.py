@@ -86,17 +86,12 @@ def download_and_load_gpt2(model_size, models_dir):
 
 def provide_tensors(model_size, folder):
     """Fetch what is missing; return pairs (variable name, float32 array) as :func:`expected_shapes`."""
-    if model_size == EMBEDDED.size:
+    embedded = model_size == EMBEDDED.size
+    if embedded or tensorflow_works():
         for name in FILES:
             provide_file(model_size, folder, name)
-        shipped = (folder / INDEX_FILE).read_bytes() == (ASSETS / model_size / INDEX_FILE).read_bytes()
-        if shipped or not tensorflow_works():
+        if embedded and (has_shipped_index(folder) or not tensorflow_works()):
             return embedded_tensors(folder)
-        return tensorflow_tensors(folder)
-
-    if tensorflow_works():
-        for name in FILES:
-            provide_file(model_size, folder, name)
         return tensorflow_tensors(folder)
 
     was, now = metadata_of(folder / MAPPED_FILE).get(INDEX_FILE), origins_in(folder).get(INDEX_FILE)
@@ -291,6 +286,11 @@ def tensorflow_works():
             print(f"TensorFlow is installed but cannot be imported ({reason}). Going on without it.")
         return False
     return True
+
+
+def has_shipped_index(folder):
+    """Whether a folder has the index of the checkpoint in ``assets/``, whose content ``TENSORS_FILE`` is."""
+    return (folder / INDEX_FILE).read_bytes() == (ASSETS / EMBEDDED.size / INDEX_FILE).read_bytes()
 
 
 def tensorflow_tensors(folder):

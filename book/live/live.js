@@ -135,9 +135,9 @@ const Live = (() => {
       waiting.forEach(({ reject }) => reject(new Error(event.message)));
       waiting.clear();
     };
-    const data = await call("load", content);
+    const unpacked = await call("load", content);
     abort.signal.throwIfAborted();
-    if (!kept) keep({ ...content, data });
+    if (!kept) keep({ ...content, data: unpacked ?? content.data });
     change("ready");
   }
 

@@ -64,13 +64,13 @@ const softmax = (logits) => {
 const named = (ids) => ids.map((id) => ({ id, text: tokenizer.decode([id]) }));
 
 const answers = {
-  // Weights as packed base64 text, or as bytes, which go back, to be kept for the next visit.
+  // Weights as bytes, or as packed base64 text: then the bytes go back, to be kept for the next visit.
   async load({ header, data }) {
     const buffer = typeof data === "string" ? await gunzip(fromBase64(data)) : data;
     const { offset, length } = header.vocab;
     tokenizer = new Tokenizer(new TextDecoder().decode(new Uint8Array(buffer, offset, length)));
     gpt2 = new GPT2(header, buffer);
-    return buffer;
+    return typeof data === "string" ? buffer : null;
   },
 
   tokens(text) {
