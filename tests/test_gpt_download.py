@@ -229,11 +229,14 @@ def test_optimizer_can_be_made_after_tensorflow_read_a_checkpoint(run_python):
     assert (process.returncode, process.stdout) == (0, "made\n")
 
 
-def test_a_broken_tensorflow_is_reported_in_one_line_and_done_without(tmp_path, monkeypatch, capsys):
+def test_a_broken_tensorflow_is_reported_in_one_line_and_done_without(
+    tmp_path, monkeypatch, capsys, embedded
+):
     (tmp_path / "tensorflow.py").write_text("raise ImportError('DLL load failed\\nand a second line')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     assert not gpt_download.tensorflow_works()
+    assert same_values(load(tmp_path, "10M"), embedded)
     note = (
         "TensorFlow is installed but cannot be imported (ImportError: DLL load failed). Going on without it."
     )

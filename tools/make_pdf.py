@@ -116,9 +116,8 @@ def contents_list(parts, page_numbers):
     return "\n".join(lines)
 
 
-def one_file(html, folder):
+def one_file(html, folder, parts):
     """The book as one HTML text, images and styles found from ``folder``, with a gap for the contents."""
-    parts = table_of_contents(html)
     pages = [page for _, chapters in parts for page, _ in chapters]
     first = read_page(html, FIRST_PAGE)
     styles = [link["href"] for link in first.select('link[rel="stylesheet"]')]
@@ -159,8 +158,8 @@ def make_pdf(html, target):
     if not (html / FIRST_PAGE).exists():
         sys.exit(f"{html / FIRST_PAGE} is not there: build the pages first, with `make book`.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    source, text, parts = target.with_suffix(".html"), one_file(html, target.parent), table_of_contents(html)
-    page_numbers = {}
+    source, parts, page_numbers = target.with_suffix(".html"), table_of_contents(html), {}
+    text = one_file(html, target.parent, parts)
     with open_browser() as browser:
         page = browser.new_page(java_script_enabled=False)
         for _ in range(2):
