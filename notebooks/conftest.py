@@ -1,4 +1,9 @@
-"""A numeric tolerance for nbval, which compares stored and new outputs as plain text.
+"""How nbval compares stored and new outputs, and where the new ones come from.
+
+By default nbval executes a notebook and compares text by text. With ``--outputs-of-the-build``, as `make
+test` calls it, a notebook that the last build of the book executed, and of which nothing that its outputs
+depend on has changed since (book/extensions/edition_cache.py), is not executed once more: its outputs of
+that run are compared.
 
 The last digits of a computed number differ between a CPU and a GPU, and between library
 versions. With this file, two text outputs (plain text, HTML, printed lines) are equal if
@@ -11,9 +16,13 @@ and inf, which are compared as words.
 
 import os
 import re
+import sys
 from decimal import Decimal
+from pathlib import Path
 
-from nbval.plugin import IPyNbCell
+from nbval.plugin import IPyNbCell, IPyNbFile
+
+ROOT = Path(__file__).resolve().parents[1]
 
 FLOAT = re.compile(
     r"""
@@ -70,8 +79,59 @@ def sanitize(cell, value):
     return OutputText(value) if isinstance(value, str) else value
 
 
+class FinishedRun:
+    """A stand-in for nbval's kernel: to each cell it answers with the outputs of a run that has been."""
+
+    def __init__(self, notebook):
+        self.cells = iter([cell for cell in notebook.cells if cell.cell_type == "code"])
+        self.messages, self.executed = [], 0
+
+    def execute_cell_input(self, source, allow_stdin=None):
+        cell = next(cell for cell in self.cells if cell.source == source)
+        self.executed += 1
+        answers = [(output.output_type, output) for output in cell.outputs]
+        self.messages = [*answers, ("status", {"execution_state": "idle"})]
+        return self.executed
+
+    def get_message(self, stream, timeout=None):
+        kind, content = self.messages.pop(0)
+        return {"msg_type": kind, "content": content, "parent_header": {"msg_id": self.executed}}
+
+    def await_reply(self, msg_id, timeout=None):
+        """The run is over: every reply is there."""
+
+    def is_alive(self):
+        return True
+
+    def stop(self):
+        """There is no process to stop."""
+
+
+nbval_setup = IPyNbFile.setup
+
+
+def setup(notebook_file):
+    """Give a notebook the outputs of the build, if asked to and they are current; else a kernel."""
+    if notebook_file.config.getoption("outputs_of_the_build"):
+        sys.path.insert(0, str(ROOT / "book" / "extensions"))
+        from edition_cache import executed_by_the_build
+
+        if notebook := executed_by_the_build(notebook_file.path, ROOT):
+            notebook_file.kernel = FinishedRun(notebook)
+            return
+    nbval_setup(notebook_file)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--outputs-of-the-build",
+        action="store_true",
+        help="compare what the last build of the book printed, where that is current, in place of executing",
+    )
+
+
 def pytest_configure(config):
-    IPyNbCell.sanitize = sanitize
+    IPyNbCell.sanitize, IPyNbFile.setup = sanitize, setup
 
 
 def pytest_collection_finish(session):

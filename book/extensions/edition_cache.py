@@ -1,10 +1,13 @@
 """A notebook is executed again when anything that its outputs depend on has changed.
 
-The cache finds an executed notebook by its own code. What a notebook prints also depends
-on the chosen model and data, on the modules that it imports, directly or through others,
-and on the data files of the book. A hash of those, the state of the notebook, names the
-folder of its cache: a change in one module runs the notebooks that import it and no other,
-and going back to a former edition finds its outputs still there.
+The cache finds an executed notebook by its own code. What a notebook prints also depends on the
+chosen model and data, on the modules that it imports, directly or through others, on the data files
+of the book, and on the versions of Python and of the packages. A hash of those, the state of the
+notebook, names the folder of its cache: a change in one module runs the notebooks that import it and
+no other, and going back to a former edition finds its outputs still there.
+
+`make test` compares these outputs with the stored ones (notebooks/conftest.py): what the build has just
+executed need not be executed a second time.
 
 MyST-NB executes one notebook after the other. What is not in its cache yet is executed before it
 looks there, two side by side, each with half of the cores: that takes little more than half the time.
@@ -16,6 +19,7 @@ import os
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -28,8 +32,10 @@ from sphinx.util import logging
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from edition import EMBEDDED, chosen_data, chosen_model  # noqa: E402
 
+CACHE = "_build/.jupyter_cache"  # as _config.yml says
 # What every notebook depends on, besides its modules.
-SHARED_FILES = ["*.json", "assets/*.tsv", "assets/*/*.json", "results/*.json", "constraints.txt"]
+SHARED_FILES = "*.json assets/**/* results/**/* book/figures/*.json book/*.mplstyle constraints.txt".split()
+VERSIONS = [sys.version, *map(version, "torch numpy pandas scikit-learn matplotlib tiktoken".split())]
 
 
 def imported_modules(code):
@@ -53,11 +59,22 @@ def modules_in_cell(source):
     return imported | set(re.findall(r"\b(\w+)\.py\b", source))
 
 
+def code_of(notebook_path):
+    """The code of a notebook, cell by cell."""
+    cells = nbformat.read(notebook_path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
+
+
+def figures_of(notebook_path, root):
+    """The files of the figures that a notebook shows."""
+    names = {name for code in code_of(notebook_path) for name in re.findall(r'\bshow_\w+\("(\w+)"', code)}
+    return [path for name in names for path in (root / "book" / "figures").glob(f"**/{name}.*")]
+
+
 def modules_of(notebook_path, root):
     """Names of the modules in the folder ``root`` that a notebook uses, directly or through others."""
     modules = {path.stem: path for path in root.glob("*.py")}
-    cells = [cell for cell in nbformat.read(notebook_path, as_version=4).cells if cell.cell_type == "code"]
-    waiting = {name for cell in cells for name in modules_in_cell(cell.source)}
+    waiting = {name for code in code_of(notebook_path) for name in modules_in_cell(code)}
     found = set()
     while waiting := (waiting & modules.keys()) - found:
         found |= waiting
@@ -69,9 +86,10 @@ def modules_of(notebook_path, root):
 
 def state_of(notebook_path, root):
     """Return a short hash of all that a notebook's outputs depend on, its own code aside."""
-    digest = hashlib.sha256(f"{chosen_model()} {chosen_data()}".encode())
-    paths = {path for pattern in SHARED_FILES for path in root.glob(pattern)}
+    digest = hashlib.sha256(f"{chosen_model()} {chosen_data()} {VERSIONS}".encode())
+    paths = {path for pattern in SHARED_FILES for path in root.glob(pattern) if path.is_file()}
     paths |= {root / f"{name}.py" for name in modules_of(notebook_path, root)}
+    paths |= set(figures_of(notebook_path, root))
     for path in sorted(paths):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
@@ -121,6 +139,19 @@ def execute_all(paths, folders, timeout):
 def cache_folder(app, state):
     """Where the executed notebooks of one state are kept."""
     return Path(app.srcdir) / app.config.nb_execution_cache_path / state
+
+
+def executed_by_the_build(notebook_path, root):
+    """The notebook with the outputs of the last build, if all that they depend on is as it was; else None."""
+    folder = root / CACHE / state_of(notebook_path, root)
+    if not folder.exists():
+        return None
+    cache = get_cache(folder)
+    try:
+        match = cache.match_cache_notebook(nbformat.read(notebook_path, as_version=4))
+    except KeyError:
+        return None
+    return cache.get_cache_bundle(match.pk).nb
 
 
 def choose_cache(app, docname, source):
