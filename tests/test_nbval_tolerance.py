@@ -90,6 +90,22 @@ def test_outputs_that_count_as_different(is_same_output, stored, new):
     assert not is_same_output(stored, new)
 
 
+@pytest.mark.parametrize(
+    "stored, new, same",
+    [
+        ("test 89.5%, seeds 81.7%", "test 89.7%, seeds 81.7%", True),
+        ("+2.6 points [-3.8 to +8.1]", "+2.7 points [-3.8 to +8.3]", True),
+        ("89.5%", "90.1%", False),  # more than one message of 223
+        ("89.51%", "89.73%", False),  # the tag is for shares with one decimal place
+        ("loss 0.674", "loss 0.676", False),
+        ("106 of 223, 47.5%", "105 of 223, 47.1%", False),
+    ],
+)
+def test_one_message_may_differ_where_the_cell_says_so(is_same_output, stored, new, same):
+    assert is_same_output(stored, new, one_message=True) is same
+    assert not is_same_output(stored, new)
+
+
 # ---------------------------------------------------------------------------------
 # nbval itself, on notebooks with stored outputs of our own
 # ---------------------------------------------------------------------------------
@@ -118,12 +134,15 @@ GREEN = {  # name: (code, stored outputs)
     "last digit in HTML": (HTML, shown("<b>0.1235</b>")),
     "nan": ("print(float('nan'))", printed("nan\n")),
     "no output": ("x = 1", []),
+    "one message": ("print('test 46.5%')", printed("test 46.2%\n"), "one-message"),
     "other picture": (  # nbval itself leaves pictures out
         "from IPython.display import display; display({'image/png': 'YQ=='}, raw=True)",
         [new_output("display_data", data={"image/png": "Yg=="})],
     ),
 }
 RED = {
+    "one message without the tag": ("print('test 46.5%')", printed("test 46.2%\n")),
+    "two messages": ("print('test 46.5%')", printed("test 45.9%\n"), "one-message"),
     "wrong digit of a loss": (LOSS, printed("Training loss: 2.553\n")),
     "wrong digit of an accuracy": (ACCURACY, printed("Training accuracy: 46.35%\n")),
     "wrong digit of a result": ("0.1234", result("0.1334")),
@@ -142,8 +161,10 @@ RED = {
 def outcomes_of(cells, folder):
     """Run nbval on a notebook. Returns ({name of the cell: whether it passed}, exit status)."""
     notebook = new_notebook()
-    for number, (code, outputs) in enumerate(cells.values(), start=1):
-        notebook.cells.append(new_code_cell(code, outputs=outputs, execution_count=number))
+    for number, (code, outputs, *tags) in enumerate(cells.values(), start=1):
+        metadata = {"tags": tags} if tags else {}
+        cell = new_code_cell(code, outputs=outputs, execution_count=number, metadata=metadata)
+        notebook.cells.append(cell)
     shutil.copy(CONFTEST, folder)
     nbformat.write(notebook, folder / "notebook.ipynb")
     process = subprocess.run(
