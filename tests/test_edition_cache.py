@@ -1,11 +1,15 @@
 """Which notebooks are executed again after which change: book/extensions/edition_cache.py."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {
@@ -109,3 +113,39 @@ def test_notebooks_are_executed_once_and_a_failure_is_left_to_the_build(edition_
     assert (tmp_path / "note.txt").read_text() == "executed\n"
     assert len(list((tmp_path / "good").rglob("*.ipynb"))) == 1
     assert not list((tmp_path / "bad").rglob("*.ipynb"))
+
+
+NOTES = """
+from pathlib import Path
+VALUE = 1
+with open(Path(__file__).parent / "runs", "a") as file:
+    file.write(".")
+"""
+
+
+@pytest.mark.slow
+def test_nbval_compares_the_outputs_of_the_build_and_executes_what_has_changed(edition_cache, tmp_path):
+    for name in ("notebooks/conftest.py", "book/extensions/edition_cache.py"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    path, module, runs = (tmp_path / name for name in ("notebooks/one.ipynb", "data.py", "runs"))
+    module.write_text(NOTES)
+    code = "import sys; sys.path.insert(0, '..')\nimport data\nprint(data.VALUE)"
+    variables = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTEST_ADDOPTS": ""}
+
+    def passes(stored):
+        output = new_output("stream", name="stdout", text=stored)
+        cell = new_code_cell(code, outputs=[output], execution_count=1)
+        nbformat.write(new_notebook(cells=[cell]), path)
+        command = "-m pytest -q --nbval --nbval-current-env --outputs-of-the-build notebooks".split()
+        return subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env={**os.environ, **variables}, capture_output=True
+        ).returncode
+
+    assert passes("1\n") == 0 and runs.read_text() == "."  # nothing is built yet: executed
+    folder = tmp_path / edition_cache.CACHE / edition_cache.state_of(path, tmp_path)
+    assert edition_cache.execute(path, folder, 60) is None and runs.read_text() == ".."
+    assert passes("1\n") == 0 and runs.read_text() == ".."  # the run of the build is compared
+    assert passes("2\n") == 1 and runs.read_text() == ".."
+    module.write_text(NOTES.replace("VALUE = 1", "VALUE = 2"))
+    assert passes("2\n") == 0 and runs.read_text() == "..."  # executed, as the module has changed
