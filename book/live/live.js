@@ -198,7 +198,7 @@ const Live = (() => {
 
       button: (text, onclick, attributes = {}) => h("button", { type: "button", class: "live-button", onclick, ...attributes }, text),
 
-      // A slider with its label and value: show(value) writes the value.
+      // A slider with its label, its value and its ends: show(value) writes a value.
       slider(part, label, { min, max, step, value, show, oninput }) {
         const output = ui.output(part, { for: ui.id(part) });
         const input = h("input", { type: "range", id: ui.id(part), min, max, step });
@@ -211,7 +211,8 @@ const Live = (() => {
         update();
         return { input, output, update, get value() { return Number(input.value); },
           set value(number) { input.value = number; update(); },
-          element: h("div", { class: "live-slider" }, h("label", { for: ui.id(part) }, label), output, input) };
+          element: h("div", { class: "live-slider" }, h("label", { for: ui.id(part) }, label), output, input,
+            h("div", { class: "live-ends", "aria-hidden": "true" }, [min, max].map((end) => h("span", {}, show(end))))) };
       },
 
       select(part, label, options, onchange) { // options: [[value, text], ...]
