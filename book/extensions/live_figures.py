@@ -45,6 +45,7 @@ CHECKPOINT_FOLDER = "10M"
 VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
 FILM = ROOT / "results" / "training_film.json"  # written by benchmarks/training_film.py
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
+LINE = 3 * 2**14  # bytes in a line of base64, which turns 3 bytes into 4 characters
 
 
 # ---------------------------------------------------------------------------------
@@ -144,10 +145,14 @@ def engine_source():
 
 def weights_files(header, data):
     """What a page loads: ``engine.json`` and ``weights.gz`` over http, the same as a script from a disk."""
-    engine = json.dumps({"engine": engine_source(), "header": header})
-    packed = gzip.compress(data, mtime=0)
-    script = f'Live.receive({engine[:-1]}, "data": "{base64.b64encode(packed).decode()}"}});\n'
-    return {"engine.json": engine.encode(), "weights.gz": packed, "weights.js": script.encode()}
+    engine = {"engine": engine_source(), "header": header}
+    lines = [base64.b64encode(data[i : i + LINE]).decode() for i in range(0, len(data), LINE)]
+    script = f"Live.receive({json.dumps(engine | {'data': lines}, indent=0)});\n"
+    return {
+        "engine.json": json.dumps(engine).encode(),
+        "weights.gz": gzip.compress(data, mtime=0),
+        "weights.js": script.encode(),
+    }
 
 
 # ---------------------------------------------------------------------------------

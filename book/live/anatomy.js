@@ -46,7 +46,7 @@ Live.define("anatomy", (ui, body) => {
   body.append(
     size.element,
     h("div", { class: "live-heading" }, words.parts), area, detail,
-    h("div", { class: "live-numbers" }, Object.keys(outputs).map((name) => h("div", {}, h("span", {}, words[name]), outputs[name]))),
+    h("div", { class: "live-numbers live-counts" }, Object.keys(outputs).map((name) => h("div", {}, h("span", {}, words[name]), outputs[name]))),
     h("p", { class: "live-note" }, words.shared),
     h("div", { class: "live-row" }, h("span", { class: "live-note" }, words.hint), ui.button(words.reset, () => { chosen = "tok_emb"; size.value = 0; draw(); }, { class: "live-button live-reset" })),
   );

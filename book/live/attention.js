@@ -4,7 +4,7 @@ Live.define("attention", (ui, body) => {
   const { h, svg, words, say, number, percent, visible, example, build } = ui;
   const { n_layers: L, n_heads: H, emb_dim: C } = build.config, D = C / H;
   const stored = example.text, whole = (key) => ({ ...example[key], blocks: [...example.shared, ...example[key].own] });
-  let model = "after", padded = false, layer = L - 1, head = 0, cell = null, data = null, turn = 0, side = 0;
+  let model = "before", padded = false, layer = L - 1, head = 0, cell = null, data = null, turn = 0, side = 0;
 
   const [label, text] = ui.field(words.message, { rows: 2, value: stored, oninput: () => read() });
   const which = ui.choice("model", words.model_, [["before", words.before], ["after", words.after]], model, (key) => { model = key; read(); });
@@ -183,7 +183,7 @@ Live.define("attention", (ui, body) => {
     h("div", { class: "live-row" }, which.element,
       h("span", { class: "live-check" }, pad, h("label", { for: ui.id("pad") }, say(words.padTo, { max: build.settings.max_length }))),
       ui.button(words.reset, () => {
-        [text.value, model, padded, layer, head, cell] = [stored, "after", false, L - 1, 0, null];
+        [text.value, model, padded, layer, head, cell] = [stored, "before", false, L - 1, 0, null];
         pad.checked = false;
         which.set(model);
         read();
@@ -194,7 +194,7 @@ Live.define("attention", (ui, body) => {
     h("p", {}, last), detail, dots,
     h("div", { class: "live-foot" }, foot),
   );
-  show(whole("after"));
+  show(whole(model));
   let width = 0;
   new ResizeObserver(() => { if (matrix.clientWidth !== width) { width = matrix.clientWidth; draw(); } }).observe(matrix);
   new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });

@@ -49,45 +49,38 @@ class GPT2 {
     return this.floats.subarray(this.used - length, this.used);
   }
 
-  // A parameter as it is stored: int8 values with one scale a row, float32, or float16 (in 16 bits).
+  // A parameter: floats, or where it was stored in 8 bits, whole numbers with one scale a row.
   tensor(name) {
     const { shape, dtype, offset, scales } = this.header.tensors[name];
     const Kind = { int8: Int8Array, float16: Uint16Array, float32: Float32Array }[dtype];
-    const values = new Kind(this.buffer, offset, shape.reduce((a, b) => a * b));
-    const rowScales = scales === undefined ? null : new Float32Array(this.buffer, scales, shape[0]);
-    return { shape, dtype, values, scales: rowScales };
+    const stored = new Kind(this.buffer, offset, shape.reduce((a, b) => a * b));
+    const values = dtype === "float16" ? halvesToFloats(stored) : stored;
+    return { shape, values, scales: scales === undefined ? null : new Float32Array(this.buffer, scales, shape[0]) };
   }
 
-  // Value i of a stored parameter as a number.
-  value({ values, scales, dtype, shape }, i) {
-    if (dtype === "float16") return halfToNumber(values[i]);
+  // Value i of a parameter as a number.
+  value({ values, scales, shape }, i) {
     return scales ? values[i] * scales[Math.floor(i / shape[1])] : values[i];
   }
 
-  numbers(name) { // a whole parameter as floats
-    const tensor = this.tensor(name), numbers = new Float32Array(tensor.values.length);
-    for (let i = 0; i < numbers.length; i++) numbers[i] = this.value(tensor, i);
-    return numbers;
-  }
-
   norm(name) {
-    return { scale: this.numbers(`${name}.scale`), shift: this.numbers(`${name}.shift`) };
+    return { scale: this.tensor(`${name}.scale`).values, shift: this.tensor(`${name}.shift`).values };
   }
 
   head(name) { // few rows: it stays as PyTorch has it, (number of classes, C)
-    return { weight: this.numbers(`${name}.weight`), bias: this.numbers(`${name}.bias`) };
+    return { weight: this.tensor(`${name}.weight`).values, bias: this.tensor(`${name}.bias`).values };
   }
 
   // A linear layer, PyTorch's (out, in) matrix packed for the kernel: panels of 8 outputs, in each of them
   // the 8 weights of input 0, then the 8 of input 1, and so on. The inner loop then reads straight on.
   layer(name) {
-    const [nOut, nIn] = this.tensor(`${name}.weight`).shape, rows = this.numbers(`${name}.weight`);
+    const { shape: [nOut, nIn], values, scales } = this.tensor(`${name}.weight`);
     const weight = this.room(nOut * nIn), bias = this.room(nOut);
     for (let o = 0; o < nOut; o++) {
-      const start = (o - (o % PANEL)) * nIn + (o % PANEL);
-      for (let i = 0; i < nIn; i++) weight[start + i * PANEL] = rows[o * nIn + i];
+      const start = (o - (o % PANEL)) * nIn + (o % PANEL), scale = scales ? scales[o] : 1;
+      for (let i = 0; i < nIn; i++) weight[start + i * PANEL] = values[o * nIn + i] * scale;
     }
-    bias.set(this.numbers(`${name}.bias`));
+    bias.set(this.tensor(`${name}.bias`).values);
     return { weight, bias, nIn, nOut };
   }
 
@@ -254,10 +247,15 @@ class GPT2 {
   }
 }
 
-function halfToNumber(bits) { // IEEE 754 binary16: a sign, 5 bits of exponent, 10 of fraction
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  if (exponent === 31) return fraction ? NaN : sign * Infinity;
-  return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : sign * 2 ** -14 * (fraction / 1024);
+// Float16 has a sign, 5 bits of exponent and 10 of fraction; float32 has 1, 8 and 23. Each part is moved to
+// its place; an exponent is stored with 15 added in float16 and 127 in float32, so 112 are missing.
+function halvesToFloats(halves) {
+  const floats = new Float32Array(halves.length), bits = new Uint32Array(floats.buffer);
+  for (let i = 0; i < halves.length; i++) {
+    bits[i] = ((halves[i] & 0x8000) << 16) | ((halves[i] & 0x7fff) << 13);
+    floats[i] *= 2 ** 112;
+  }
+  return floats;
 }
 
 if (typeof module !== "undefined") module.exports = { GPT2 };

@@ -87,9 +87,19 @@ const Live = (() => {
   const recall = () => store("readonly", (weights) => weights.get(build.version));
   const keep = (content) => store("readwrite", (weights) => { weights.clear(); return weights.put(content, build.version); });
 
+  // Bytes from lines of base64: browsers are slow at reading one long string.
+  function fromBase64(lines) {
+    const text = lines.join("");
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text).buffer;
+    const characters = atob(text), bytes = new Uint8Array(characters.length); // in browsers before 2025
+    for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
+    return bytes.buffer;
+  }
+
   // Over http: the engine with its header, and the bytes of the weights, unpacked as they come; this tells
   // how far it is and can be stopped. From a disk (file://) a page may load scripts and nothing else, so
-  // there both are one script, weights.js, with the bytes in base64.
+  // there both are one script, weights.js, with the bytes in base64. They are not packed: a fifth more is
+  // sooner read than unpacked.
   async function fetchWeights(signal) {
     const get = async (name) => {
       const response = await fetch(`${folder}${name}?v=${build.version}`, { signal });
@@ -110,7 +120,7 @@ const Live = (() => {
     }
     return new Promise((resolve, reject) => {
       const script = h("script", { src: `${folder}weights.js?v=${build.version}` });
-      delivered = resolve;
+      delivered = (content) => resolve({ ...content, data: fromBase64(content.data) });
       script.onerror = () => reject(new Error(script.src));
       signal.addEventListener("abort", () => { script.remove(); reject(signal.reason); });
       document.head.append(script);
@@ -135,9 +145,9 @@ const Live = (() => {
       waiting.forEach(({ reject }) => reject(new Error(event.message)));
       waiting.clear();
     };
-    const unpacked = await call("load", content);
+    await call("load", content);
     abort.signal.throwIfAborted();
-    if (!kept) keep({ ...content, data: unpacked ?? content.data });
+    if (!kept) keep(content);
     change("ready");
   }
 
@@ -188,7 +198,7 @@ const Live = (() => {
 
       button: (text, onclick, attributes = {}) => h("button", { type: "button", class: "live-button", onclick, ...attributes }, text),
 
-      // A slider with its label and value: show(value) writes the value.
+      // A slider with its label, its value and its ends: show(value) writes a value.
       slider(part, label, { min, max, step, value, show, oninput }) {
         const output = ui.output(part, { for: ui.id(part) });
         const input = h("input", { type: "range", id: ui.id(part), min, max, step });
@@ -201,7 +211,8 @@ const Live = (() => {
         update();
         return { input, output, update, get value() { return Number(input.value); },
           set value(number) { input.value = number; update(); },
-          element: h("div", { class: "live-slider" }, h("label", { for: ui.id(part) }, label), output, input) };
+          element: h("div", { class: "live-slider" }, h("label", { for: ui.id(part) }, label), output, input,
+            h("div", { class: "live-ends", "aria-hidden": "true" }, [min, max].map((end) => h("span", {}, show(end))))) };
       },
 
       select(part, label, options, onchange) { // options: [[value, text], ...]

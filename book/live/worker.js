@@ -17,15 +17,6 @@ function classifyIds(ids) {
   return gpt2.classify(padded, known("classify", padded));
 }
 
-async function gunzip(bytes) {
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
-}
-
-function fromBase64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-}
-
 // Probabilities of the next token: softmax of logits / temperature over the topK largest of them (0: all).
 // Temperature 0 is greedy: all probability is with the largest.
 function nextProbabilities(logits, { temperature = 1, topK = 0 } = {}) {
@@ -64,13 +55,10 @@ const softmax = (logits) => {
 const named = (ids) => ids.map((id) => ({ id, text: tokenizer.decode([id]) }));
 
 const answers = {
-  // Weights as bytes, or as packed base64 text: then the bytes go back, to be kept for the next visit.
-  async load({ header, data }) {
-    const buffer = typeof data === "string" ? await gunzip(fromBase64(data)) : data;
+  load({ header, data }) {
     const { offset, length } = header.vocab;
-    tokenizer = new Tokenizer(new TextDecoder().decode(new Uint8Array(buffer, offset, length)));
-    gpt2 = new GPT2(header, buffer);
-    return typeof data === "string" ? buffer : null;
+    tokenizer = new Tokenizer(new TextDecoder().decode(new Uint8Array(data, offset, length)));
+    gpt2 = new GPT2(header, data);
   },
 
   tokens(text) {
@@ -118,10 +106,9 @@ const answers = {
   },
 };
 
-if (typeof self !== "undefined") self.onmessage = async ({ data: { id, ask, args } }) => {
+if (typeof self !== "undefined") self.onmessage = ({ data: { id, ask, args } }) => {
   try {
-    const answer = await answers[ask](args);
-    self.postMessage({ id, answer });
+    self.postMessage({ id, answer: answers[ask](args) });
   } catch (error) {
     self.postMessage({ id, error: String(error?.message ?? error) });
   }
