@@ -126,7 +126,8 @@ def prepare():
 def is_at_hand(model):
     """Whether the weights of a row of ``MODELS`` are on this machine, so that a load downloads none."""
     folder = MODELS_DIR / model.size
-    return model is EMBEDDED or any([*folder.glob("model.ckpt.data-*-00001"), *folder.glob("*.safetensors")])
+    weights = [*folder.glob("model.ckpt.data-*-00001"), *folder.glob("*.safetensors")]
+    return model is EMBEDDED or bool(weights)
 
 
 def missing_downloads():

@@ -277,7 +277,7 @@ def run_baseline(record, seed):
 
 
 def run_row(row, where, seeds=SEEDS, again=False):
-    """Run a row, or a point of a curve, as far as it is not stored yet (``again``: also then); its entry."""
+    """Run a row, or a point of a curve, as far as it is not stored, or ``again`` as a whole; its entry."""
     settings = settings_of(row)
     where = replace(where, name=settings.get("model", where.name))
     if "subset" in settings:
