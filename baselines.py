@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_union
 
 from classification import load_pretrained_model
-from edition import MODELS_DIR, get_tokenizer
+from edition import get_tokenizer
 from fast_paths import packed_for_inference
 from variants import random_model
 
@@ -58,6 +58,7 @@ def tf_idf_vectorizers(strong):
     """The features of the weak form, single words; or the ones that the strong form chooses among."""
     if not strong:
         return {"words": TfidfVectorizer()}
+    # one and two words, and two to five characters across words or within them; logarithm of the counts
     words = dict(ngram_range=(1, 2), sublinear_tf=True)
     characters = dict(ngram_range=(2, 5), sublinear_tf=True)
     return {
@@ -69,11 +70,7 @@ def tf_idf_vectorizers(strong):
 
 
 def run_tf_idf(sets, strong=False):
-    """TF-IDF features and a logistic regression, both of scikit-learn.
-
-    Single words; or, strong, one and two words and two to five characters, with the logarithm
-    of the counts (sublinear), characters across words or within them.
-    """
+    """TF-IDF features and a logistic regression, both of scikit-learn."""
     features = {}
     for kind, vectorizer in tf_idf_vectorizers(strong).items():
         vectorizer.fit(sets["training"][0])
@@ -96,12 +93,12 @@ def hidden_states(text, model, device):
     return {"last token": x[-1].numpy(), "mean of all tokens": x.mean(dim=0).numpy()}
 
 
-def run_frozen_states(sets, values, seed, name, device, models_dir=MODELS_DIR):
+def run_frozen_states(sets, values, seed, name, device):
     """A logistic regression on the frozen last hidden states, of the last token or their mean.
 
     ``values`` are "pretrained" or "random"; ``seed`` decides the random ones.
     """
-    model = random_model(name, seed) if values == "random" else load_pretrained_model(name, models_dir)
+    model = random_model(name, seed) if values == "random" else load_pretrained_model(name)
     model = packed_for_inference(model.to(device))
     features = {"last token": {}, "mean of all tokens": {}}
     for set_name, (texts, _) in sets.items():
@@ -126,12 +123,12 @@ def spam_margin(text, model, device):
     return (logits[spam] - logits[ham]).item()  # the softmax's denominator cancels
 
 
-def run_zero_shot(sets, calibrated, name, device, models_dir=MODELS_DIR):
+def run_zero_shot(sets, calibrated, name, device):
     """Classify by the prompt alone, with no label: the log-odds are :func:`spam_margin`.
 
     Calibrated: less the margin of a message that says nothing (Zhao et al. 2021).
     """
-    model = packed_for_inference(load_pretrained_model(name, models_dir).to(device))
+    model = packed_for_inference(load_pretrained_model(name).to(device))
     threshold = spam_margin(CONTENT_FREE, model, device) if calibrated else 0.0
     return {"threshold": threshold}, {
         set_name: np.array([spam_margin(text, model, device) - threshold for text in texts])

@@ -408,15 +408,13 @@ def classify_review(text, model, tokenizer, device, max_length=None, pad_token_i
 
 
 @torch.no_grad()
-def spam_probabilities(
-    texts, model, tokenizer, device, max_length=None, pad_token_id=PAD_TOKEN_ID, batch_size=32
-):
+def spam_probabilities(texts, model, tokenizer, device, max_length=None, batch_size=32):
     """Probability of spam for N texts, as :func:`classify_review` computes it: float32, (N,), on the CPU.
 
     Without ``max_length`` nothing is padded, so a batch holds texts of one length.
     """
     model.eval()
-    encoded = [encode_message(text, model, tokenizer, max_length, pad_token_id) for text in texts]
+    encoded = [encode_message(text, model, tokenizer, max_length) for text in texts]
     probabilities = torch.empty(len(encoded))
     by_length = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     for _, same_length in groupby(by_length, key=lambda i: len(encoded[i])):

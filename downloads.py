@@ -40,11 +40,12 @@ def is_web_address(source):
     return str(source).startswith(("http://", "https://"))
 
 
-def join_source(base, *parts):
-    """Append path parts to a mirror, which is an http(s) base or a folder."""
-    if is_web_address(base):
-        return "/".join([str(base).rstrip("/"), *parts])
-    return str(Path(base, *parts))
+def on_mirror(variable, *parts):
+    """The source of a file on the mirror that a variable names, an http(s) base or a folder: one or none."""
+    base = os.environ.get(variable)
+    if base and is_web_address(base):
+        return ["/".join([base.rstrip("/"), *parts])]
+    return [str(Path(base, *parts))] if base else []
 
 
 def fetch_file(target, sources, verify, way_on):

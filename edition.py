@@ -95,9 +95,9 @@ def chosen_model():
     return find_model(os.environ.get("CHOOSE_MODEL", "gpt2-small (124M)")).name
 
 
-def chosen_data():
-    """Name of the data set: the environment variable ``CHOOSE_DATA``, else ``"uci"``; checked."""
-    choice = os.environ.get("CHOOSE_DATA", "uci")
+def chosen_data(choice=None):
+    """Name of a data set: ``choice``, else the environment variable ``CHOOSE_DATA``, else uci; checked."""
+    choice = choice or os.environ.get("CHOOSE_DATA", "uci")
     if choice not in DATA_CHOICES:
         raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
     return choice
@@ -123,10 +123,17 @@ def prepare():
     print(f'os.environ |= {{"CHOOSE_MODEL": "{EMBEDDED.name}", "CHOOSE_DATA": "sample"}}')
 
 
+def is_at_hand(model):
+    """Whether the weights of a row of ``MODELS`` are on this machine, so that a load downloads none."""
+    folder = MODELS_DIR / model.size
+    weights = [*folder.glob("model.ckpt.data-*-00001"), *folder.glob("*.safetensors")]
+    return model is EMBEDDED or bool(weights)
+
+
 def missing_downloads():
     """What the chosen edition needs and this machine has not yet, with its size, as a list of str."""
     model, missing = find_model(chosen_model()), []
-    if model is not EMBEDDED and not any((MODELS_DIR / model.size).glob("m*")):
+    if not is_at_hand(model):
         missing.append(f"{model.name}, {model.data_file_bytes / 1e6:,.0f} MB")
     if chosen_data() == "uci" and not any(UCI_FOLDER.glob("SMS*")):
         missing.append("the SMS Spam Collection, 0.2 MB")

@@ -5,7 +5,7 @@
     answer = ...
     check("05-2", answer)
 
-An exercise is an entry of the table of its lesson, which maps its number to an ``Exercise``. What is
+An exercise is an entry of the table ``EXERCISES``, which maps its number to an ``Exercise``. What is
 right depends on the edition where the model or the messages decide it; then the right answer is a
 function of what the lesson has computed, which the cell passes on by name:
 
@@ -21,6 +21,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 import edition  # noqa: F401 - tiktoken needs no network
 
 # ---------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ import edition  # noqa: F401 - tiktoken needs no network
 
 @dataclass(frozen=True)
 class Exercise:
-    """One entry of a table.
+    """One entry of the table.
 
     Attributes:
         right: the right answer (number, text, True or False, list or tensor of numbers, set), or a
@@ -51,22 +53,88 @@ class Exercise:
 
 
 # ---------------------------------------------------------------------------------
-# The exercises, one table a lesson
+# What right answers and mistakes are computed with
 # ---------------------------------------------------------------------------------
 
-# 01 · The messages
 
-LESSON_01 = {
+def _loss(logits, labels):
+    """Cross-entropy: the mean of -log p of the label, over the rows of logits."""
+    total = 0.0
+    for row, label in zip(logits.tolist(), labels):
+        largest = max(row)
+        total += largest + math.log(sum(math.exp(x - largest) for x in row)) - row[int(label)]
+    return total / len(labels)
+
+
+def _size(*parts):
+    """How many numbers the parameters of modules hold."""
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
+def _positions_left(token_counts):
+    """Padding each batch of 8 to its own longest message leaves this percentage of the positions."""
+    lengths = token_counts.tolist()
+    batches = [lengths[i : i + 8] for i in range(0, len(lengths), 8)]
+    return 100 * sum(len(batch) * max(batch) for batch in batches) / (len(lengths) * max(lengths))
+
+
+def _not_transposed(w):
+    """``c_attn`` put together of three matrices as ``nn.Linear`` holds them, as lists."""
+    width = len(w)
+    thirds = [w[:, i * width : (i + 1) * width].T.tolist() for i in range(3)]
+    return [query + key + value for query, key, value in zip(*thirds)]
+
+
+def _empty_score(yes_and_no):
+    """The score of an empty message in the second wording of the question."""
+    prompt = "Is the following text 'spam'? Answer with 'yes' or 'no': '' Answer:"
+    ((yes, no),) = yes_and_no([prompt])
+    return yes / (yes + no)
+
+
+def _coin_test(first, second):
+    """McNemar's exact test of two models: which messages each got right, (N,) -> p-value, two-sided."""
+    from evidence import mcnemar  # with SciPy, which the other exercises do without
+
+    return mcnemar(np.array(first, bool), np.array(second, bool))[2]
+
+
+def _lora_numbers(model, rank, head=1):
+    """Trained numbers with LoRA in four square matrices of each block, and the new head."""
+    width, blocks = model.tok_emb.embedding_dim, len(model.trf_blocks)
+    return blocks * 4 * 2 * rank * width + head * (2 * width + 2)
+
+
+def _gain_of_cache(ways, epochs, fill=1):
+    """Operations with the last position only, over those with a cache that is filled once."""
+    (frozen, at_last), (_, on_cache) = ways["last position only"], ways["both"]
+    return epochs * (frozen + 3 * at_last) / (fill * frozen + epochs * 3 * on_cache)
+
+
+def _texts_for_half(found):
+    """So many texts give at least half of what all of them give."""
+    return next(k for k, count in enumerate(found, start=1) if 2 * count >= found[-1])
+
+
+def _accuracy_where_sure(probabilities, labels):
+    """Accuracy among the texts whose largest probability is at least 0.8."""
+    sure = probabilities.max(axis=1) >= 0.8
+    return (probabilities.argmax(axis=1) == labels)[sure].mean()
+
+
+# ---------------------------------------------------------------------------------
+# The exercises
+# ---------------------------------------------------------------------------------
+
+EXERCISES = {
+    # 01 · The messages
     "01-1": Exercise(
         right=lambda caught, alarms: 100 * caught / (caught + 19 * alarms),
         tolerance=0.6,
         hint="In 2,000 messages, how many spam messages are caught, and how many ham messages are flagged?",
         mistakes=(
             (lambda caught, alarms: 100 * caught / (caught + alarms), "That is the balanced inbox."),
-            (
-                lambda caught, alarms: 100 * caught,
-                "That is the recall, a share of the spam.",
-            ),
+            (lambda caught: 100 * caught, "That is the recall, a share of the spam."),
         ),
     ),
     "01-2": Exercise(
@@ -76,7 +144,7 @@ LESSON_01 = {
         mistakes=((100 * (1 - 0.3**4), "The copy in the test set is no copy in the training set."),),
     ),
     "01-3": Exercise(
-        right=lambda token_counts: _positions_left(token_counts),
+        right=_positions_left,
         tolerance=0.3,
         hint="A batch takes its number of messages times its longest; compare with all rows at full length.",
         mistakes=(
@@ -86,19 +154,7 @@ LESSON_01 = {
             ),
         ),
     ),
-}
-
-
-def _positions_left(token_counts, batch_size=8):
-    """Padding each batch to its own longest message leaves this percentage of the positions."""
-    lengths = token_counts.tolist()
-    batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
-    return 100 * sum(len(batch) * max(batch) for batch in batches) / (len(lengths) * max(lengths))
-
-
-# 02 · The model on one page
-
-LESSON_02 = {
+    # 02 · The model on one page
     "02-1": Exercise(
         right=5253,
         hint="The first row keeps one weight, the second two. Or count the weights that are not 0.",
@@ -108,12 +164,12 @@ LESSON_02 = {
         ),
     ),
     "02-2": Exercise(
-        right=lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=4), ids),
+        right=lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=4)[:-1], ids[1:]),
         tolerance=0.01,
         hint="The function loss of this lesson takes the logits of ids.",
         mistakes=(
             (
-                lambda gpt2, pretrained, ids: _next_token_loss(gpt2(ids, pretrained, n_head=5), ids),
+                lambda gpt2, pretrained, ids: _loss(gpt2(ids, pretrained, n_head=5)[:-1], ids[1:]),
                 "That is the loss with the right number of heads.",
             ),
         ),
@@ -123,19 +179,7 @@ LESSON_02 = {
         hint="Take the two tables and the last norm off the 60 million; the blocks share the rest.",
         mistakes=((2, "That is the count of PyTorch, with the head as a copy."),),
     ),
-}
-
-
-def _next_token_loss(logits, ids):
-    """Mean of -log p of the token that comes next."""
-    logits = logits[:-1] - logits[:-1].max(axis=-1, keepdims=True)
-    log_sums = [math.log(sum(map(math.exp, row))) for row in logits.tolist()]
-    return sum(log_sum - row[i] for log_sum, row, i in zip(log_sums, logits, ids[1:])) / (len(ids) - 1)
-
-
-# 03 · Loading pretrained weights
-
-LESSON_03 = {
+    # 03 · Loading pretrained weights
     "03-1": Exercise(
         right=lambda settings: 12 * settings["n_embd"] ** 2 + 13 * settings["n_embd"],
         hint="Four linear layers with their biases, and two layer norms with two vectors each.",
@@ -155,7 +199,7 @@ LESSON_03 = {
         hint="The shape is (C, 3C). Begin with one of the three: which move brought it to the model?",
         mistakes=(
             (
-                lambda w: [sum((third[i] for third in _turned_thirds(w)), []) for i in range(len(w))],
+                _not_transposed,
                 "The parts stand in the right places, but each still lies as PyTorch holds it.",
             ),
         ),
@@ -164,18 +208,7 @@ LESSON_03 = {
         right=False,
         hint="What does out_proj do with the results of the attention heads? Does it ask for their order?",
     ),
-}
-
-
-def _turned_thirds(w):
-    """The three matrices of ``c_attn`` as ``nn.Linear`` holds them, as lists."""
-    width = w.shape[0]
-    return [w[:, i * width : (i + 1) * width].T.tolist() for i in range(3)]
-
-
-# 04 · What a pretrained model knows
-
-LESSON_04 = {
+    # 04 · What a pretrained model knows
     "04-1": Exercise(
         right=[9950, 149],
         hint="The first step reads the prompt. What does the second read, without and with a cache?",
@@ -206,28 +239,13 @@ LESSON_04 = {
             ),
         ),
     ),
-}
-
-
-def _empty_score(yes_and_no):
-    """The score of an empty message in the second wording of the question."""
-    prompt = "Is the following text 'spam'? Answer with 'yes' or 'no': '' Answer:"
-    ((yes, no),) = yes_and_no([prompt])
-    return yes / (yes + no)
-
-
-# 05 · A two-class head
-
-LESSON_05 = {
+    # 05 · A two-class head
     "05-1": Exercise(
-        right=lambda model: sum(parameter.numel() for parameter in model.out_head.parameters()),
+        right=lambda model: _size(model.out_head),
         hint="Only what was made after the freezing can change. Print the shapes of its parameters.",
         mistakes=(
             (lambda model: model.out_head.weight.numel(), "These are the weights. What else has the layer?"),
-            (
-                lambda model: sum(parameter.numel() for parameter in model.parameters()),
-                "That is the whole model. Which parameters have requires_grad?",
-            ),
+            (lambda model: _size(model), "That is the whole model. Which parameters have requires_grad?"),
         ),
     ),
     "05-2": Exercise(
@@ -250,26 +268,13 @@ LESSON_05 = {
         right={"!", '"'},
         hint="Argmax returns a position among the scores. Which token IDs can that be?",
     ),
-}
-
-
-# 06 · Which numbers may change
-
-LESSON_06 = {
+    # 06 · Which numbers may change
     "06-1": Exercise(
-        right=lambda model: sum(
-            parameter.numel()
-            for part in (model.trf_blocks[-2], model.trf_blocks[-1], model.final_norm, model.out_head)
-            for parameter in part.parameters()
-        ),
+        right=lambda model: _size(*model.trf_blocks[-2:], model.final_norm, model.out_head),
         hint="One block, another of the same size, the final norm with scale and shift, and the head.",
         mistakes=(
             (
-                lambda model: sum(
-                    parameter.numel()
-                    for part in (model.trf_blocks[-1], model.final_norm, model.out_head)
-                    for parameter in part.parameters()
-                ),
+                lambda model: _size(model.trf_blocks[-1], model.final_norm, model.out_head),
                 "That is one block. How much does the second one add?",
             ),
         ),
@@ -283,18 +288,7 @@ LESSON_06 = {
         right="layer norms",
         hint="How far up does the gradient have to go in each case?",
     ),
-}
-
-
-# 07 · Accuracy and loss
-
-
-def _loss(logits, labels):
-    """Cross-entropy, the mean over messages."""
-    return (logits.logsumexp(1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)).mean()
-
-
-LESSON_07 = {
+    # 07 · Accuracy and loss
     "07-1": Exercise(
         right=lambda labels: (labels == 0).float().mean(),
         tolerance=0.001,
@@ -310,12 +304,7 @@ LESSON_07 = {
         right=lambda logits, labels: (_loss(logits[:-1], labels[:-1]) + _loss(logits[-1:], labels[-1:])) / 2,
         tolerance=0.001,
         hint="The mean of two means: what does the single message of the second batch weigh?",
-        mistakes=(
-            (
-                lambda logits, labels: _loss(logits, labels),
-                "That is the mean over messages, not over batches.",
-            ),
-        ),
+        mistakes=((_loss, "That is the mean over messages, not over batches."),),
     ),
     "07-3": Exercise(
         right=lambda share: share,
@@ -329,12 +318,7 @@ LESSON_07 = {
         hint="Solve sqrt(p (1 - p) / n) = 0.01 for n.",
         mistakes=((2500, "That is the number at p = 0.5."),),
     ),
-}
-
-
-# 08 · Fine-tuning
-
-LESSON_08 = {
+    # 08 · Fine-tuning
     "08-1": Exercise(
         right=1,
         tolerance=0.05,
@@ -366,12 +350,7 @@ LESSON_08 = {
             (lambda steps: steps[-1], "That is the end, where one stops without early stopping."),
         ),
     ),
-}
-
-
-# 09 · Using the classifier
-
-LESSON_09 = {
+    # 09 · Using the classifier
     "09-1": Exercise(
         right=20 / 21,
         tolerance=0.003,
@@ -399,14 +378,9 @@ LESSON_09 = {
             (0.8 / 60, "That is a share; give it in percent."),
         ),
     ),
-}
-
-
-# 10 · Which choices matter
-
-LESSON_10 = {
+    # 10 · Which choices matter
     "10-1": Exercise(
-        right=lambda first, second: _coin_test(first, second),
+        right=_coin_test,
         tolerance=0.005,
         hint="Count the messages that only one of the two gets right. How uneven would a fair coin be?",
         mistakes=(
@@ -422,48 +396,20 @@ LESSON_10 = {
         mistakes=((lambda p: math.ceil(0.05 / p), "With so many it is just too late."),),
     ),
     "10-3": Exercise(
-        right=lambda model: _lora_numbers(model, rank=4, places=4),
+        right=lambda model: _lora_numbers(model, rank=4),
         hint="Each place has an A and a B. What else trains?",
         mistakes=(
-            (
-                lambda model: _lora_numbers(model, rank=4, places=4, head=0),
-                "The new head trains too.",
-            ),
-            (
-                lambda model: _lora_numbers(model, rank=2, places=4),
-                "Count A and B of each place: two thin matrices.",
-            ),
+            (lambda model: _lora_numbers(model, rank=4, head=0), "The new head trains too."),
+            (lambda model: _lora_numbers(model, rank=2), "Count A and B of each place: two thin matrices."),
         ),
     ),
-}
-
-
-def _coin_test(first, second):
-    """McNemar's exact test of two models: which messages each got right, (N,) -> p-value, two-sided."""
-    pairs = [(bool(a), bool(b)) for a, b in zip(first, second)]
-    b, c = pairs.count((True, False)), pairs.count((False, True))
-    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
-    return min(1.0, 2 * tail / 2 ** (b + c))
-
-
-def _lora_numbers(model, rank, places, head=1):
-    """Trained numbers with LoRA in so many square matrices of each block, and the new head."""
-    width, blocks = model.tok_emb.embedding_dim, len(model.trf_blocks)
-    return blocks * places * 2 * rank * width + head * (2 * width + 2)
-
-
-# 11 · The same result, sooner
-
-LESSON_11 = {
+    # 11 · The same result, sooner
     "11-1": Exercise(
         right=lambda ways: _gain_of_cache(ways, 5),
         tolerance=0.02,
         hint="A step costs frozen + 3 · trained. How often do the frozen blocks run, with a cache?",
         mistakes=(
-            (
-                lambda ways: _gain_of_cache(ways, 5, fill=0),
-                "Someone has to fill the cache, once.",
-            ),
+            (lambda ways: _gain_of_cache(ways, 5, fill=0), "Someone has to fill the cache, once."),
             (lambda ways: _gain_of_cache(ways, 1), "That is after one epoch."),
         ),
     ),
@@ -477,18 +423,7 @@ LESSON_11 = {
         right=1,
         hint="What does the last block make of the rows that it gets? Which of them does it need?",
     ),
-}
-
-
-def _gain_of_cache(ways, epochs, fill=1):
-    """Operations with the last position only, over those with a cache that is filled once."""
-    (frozen, at_last), (_, on_cache) = ways["last position only"], ways["both"]
-    return epochs * (frozen + 3 * at_last) / (fill * frozen + epochs * 3 * on_cache)
-
-
-# 12 · Your own messages
-
-LESSON_12 = {
+    # 12 · Your own messages
     "12-1": Exercise(
         right=-sum(share * math.log(share) for share in (0.8, 0.1, 0.1)),
         tolerance=0.005,
@@ -496,17 +431,17 @@ LESSON_12 = {
         mistakes=((math.log(3), "That is the price of one third each. More is known of these texts."),),
     ),
     "12-2": Exercise(
-        right=lambda found: next(k for k, count in enumerate(found, start=1) if 2 * count >= found[-1]),
+        right=_texts_for_half,
         hint="found[k - 1] is what k texts give. Where does it first reach half of its last value?",
         mistakes=(
             (
-                lambda found: next(k for k, count in enumerate(found) if 2 * count >= found[-1]),
+                lambda found: _texts_for_half(found) - 1,
                 "That is the position in the array, which begins with 0.",
             ),
         ),
     ),
     "12-3": Exercise(
-        right=lambda probabilities, labels: _accuracy_where_sure(probabilities, labels),
+        right=_accuracy_where_sure,
         tolerance=0.006,
         hint="Keep the rows whose largest probability is at least 0.8, then count the right ones among them.",
         mistakes=(
@@ -517,18 +452,6 @@ LESSON_12 = {
         ),
     ),
 }
-
-
-def _accuracy_where_sure(probabilities, labels, least=0.8):
-    """Accuracy among the texts whose largest probability is at least so large."""
-    sure = probabilities.max(axis=1) >= least
-    return (probabilities.argmax(axis=1) == labels)[sure].mean()
-
-
-EXERCISES = (
-    LESSON_01 | LESSON_02 | LESSON_03 | LESSON_04 | LESSON_05 | LESSON_06
-    | LESSON_07 | LESSON_08 | LESSON_09 | LESSON_10 | LESSON_11 | LESSON_12
-)  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------

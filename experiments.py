@@ -37,14 +37,12 @@ from filelock import Timeout
 import baselines
 import findings
 import findings_text
-from classification import fine_tuning_settings
 from devices import choose_device, device_named
-from edition import EMBEDDED, MODELS_DIR, SET_NAMES, chosen_data, chosen_model, find_model
-from gpt_download import DATA_FILE, MAPPED_FILE, SAFETENSORS_FILE
+from edition import DATA_CHOICES, EMBEDDED, SET_NAMES, chosen_data, chosen_model, find_model, is_at_hand
 from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets
 from previous_chapters import MODEL_CONFIGS, model_config
 from records import RESULTS_DIR, Place, Record, changed, load_json, load_predictions, work_on
-from spam_data import DATA_CHOICES, find_spam_file
+from spam_data import find_spam_file
 from trials import answers_of, choose_learning_rate, clock, fine_tune_row, score, training_cost
 from variants import build_model, count_trainable
 
@@ -169,11 +167,7 @@ SEARCH_SEEDS = 2  # with so many seeds each
 
 
 def settings_of(row):
-    """Return all settings of one row: the base setting with what the row changes.
-
-    Raises:
-        ValueError: if there is no such row.
-    """
+    """All settings of a row: the base setting with what the row changes; ``ValueError`` for another name."""
     base, is_point, point = row.partition("@")
     if base not in EXPERIMENTS:
         raise ValueError(f"Unknown row {row!r}. Choose one of: {', '.join(EXPERIMENTS)}.")
@@ -185,16 +179,6 @@ def settings_of(row):
         if settings["method"] == "fine-tuning":
             settings["epochs"] = max(BASE["epochs"], math.ceil(CURVE_STEPS / (n // BASE["batch_size"])))
     return settings
-
-
-def learning_rates(name):
-    """The learning rates that a row may use, ascending, and the one of notebook 08.
-
-    The embedded checkpoint needs larger rates than the published 5e-5. For the official
-    sizes the published rate is the only one, as in the published experiments.
-    """
-    base = fine_tuning_settings(name)["lr"]
-    return (LADDER if name == EMBEDDED.name else (base,)), base
 
 
 # ---------------------------------------------------------------------------------
@@ -225,9 +209,7 @@ def train_once(record, loaders, seed, learning_rate, other_sets):
     """One training: the run, and its answers to all sets."""
     where, settings = record.where, record.settings
     memory = where.memory_for(settings, seed)
-    classifier, run = fine_tune_row(
-        settings, where.name, loaders, seed, learning_rate, where.device, memory, where.models_dir
-    )
+    classifier, run = fine_tune_row(settings, where.name, loaders, seed, learning_rate, where.device, memory)
     answers = run.pop("answers")
     for set_name, (texts, labels) in other_sets.items():
         loader = loader_of_texts(texts, labels, loaders[0], settings["padding"])
@@ -236,20 +218,17 @@ def train_once(record, loaders, seed, learning_rate, other_sets):
 
 
 def rates_to_try(row, where):
-    """The rates that a row tries, and with how many seeds each.
-
-    A point of the learning curve tries the row's own rate and its neighbours on subset 0, once
-    each; the other subsets take what that chose.
-    """
-    ladder, _ = learning_rates(where.name)
+    """The learning rates that a row tries, ascending, and with how many seeds each."""
+    if where.name != EMBEDDED.name:  # OpenAI's sizes take the published rate alone
+        return (find_model(where.name).learning_rate,), 1
     base, is_point, point = row.partition("@")
     if not is_point:
-        return ladder, SEARCH_SEEDS if len(ladder) > 1 else 1
+        return LADDER, SEARCH_SEEDS
     n, subset = point.split("#")
-    if subset != "0":
+    if subset != "0":  # what subset 0 chose
         return (run_row(f"{base}@{n}#0", where)["learning_rate"],), 1
-    i = ladder.index(run_row(base, where, SEEDS[:SEARCH_SEEDS])["learning_rate"])
-    return ladder[max(i - 1, 0) : i + 2], 1
+    i = LADDER.index(run_row(base, where, SEEDS[:SEARCH_SEEDS])["learning_rate"])
+    return LADDER[max(i - 1, 0) : i + 2], 1  # the rate of the whole row and its neighbours
 
 
 def run_fine_tuning(record, seeds):
@@ -259,9 +238,7 @@ def run_fine_tuning(record, seeds):
         return
     loaders = make_loaders(record.settings, where)
     if "learning_rate" not in entry:
-        entry["trainable_parameters"] = count_trainable(
-            build_model(record.settings, where.name, seeds[0], where.models_dir)
-        )
+        entry["trainable_parameters"] = count_trainable(build_model(record.settings, where.name, seeds[0]))
         entry["messages"] = [len(loader.dataset) for loader in loaders]
         ladder, num_seeds = rates_to_try(row, where)
         tried = {(run["learning_rate"], run["seed"]): run for run in entry.get("tried", [])}
@@ -283,7 +260,7 @@ def run_baseline(record, seed):
     """One run of a baseline; only random values have a seed."""
     where, settings, start = record.where, record.settings, clock(record.where.device)
     sets = read_sets(find_spam_file(where.data), subset_of(settings)) | record.others
-    method, model = settings["method"], (where.name, where.device, where.models_dir)
+    method, model = settings["method"], (where.name, where.device)
     if method == "majority class":
         choice, z = baselines.run_majority(sets)
     elif method.startswith("TF-IDF"):
@@ -300,27 +277,12 @@ def run_baseline(record, seed):
 
 
 def run_row(row, where, seeds=SEEDS, again=False):
-    """Run one row, or one point of a learning curve, as far as its results are not stored yet.
-
-    Waits where another process is at the same.
-
-    Args:
-        row (str): a key of ``EXPERIMENTS``, or of the form "last-token@128#0".
-        where (Place): a row that names its own model uses that.
-        seeds (sequence of int): what to run; a baseline without random values uses none.
-        again (bool): forget the stored results of this row first.
-
-    Returns:
-        dict: the row's entry.
-
-    Raises:
-        ValueError: if there is no such row, or the stored results are damaged.
-    """
+    """Run a row, or a point of a curve, as far as it is not stored, or ``again`` as a whole; its entry."""
     settings = settings_of(row)
     where = replace(where, name=settings.get("model", where.name))
     if "subset" in settings:
         seeds = (SEEDS[settings["subset"]],)
-    with work_on(row, where):
+    with work_on(row, where):  # waits where another process is at the same
         record = record_of(row, where, again)
         if settings["method"] == "fine-tuning":
             run_fine_tuning(record, seeds)
@@ -337,36 +299,14 @@ def measure_cost(row, where):
     if "cost" not in record.entry:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             train_loader = make_loaders(record.settings, record.where)[0]
-            arguments = (record.settings, record.where.name, train_loader, where.models_dir)
-            record.entry["cost"] = pool.submit(training_cost, *arguments).result()
+            cost = pool.submit(training_cost, record.settings, record.where.name, train_loader)
+            record.entry["cost"] = cost.result()
         record.save()
-
-
-# ---------------------------------------------------------------------------------
-# The table
-# ---------------------------------------------------------------------------------
-
-
-def summarise(entry):
-    """Mean, lowest and highest value over the seeds, in percent.
-
-    Returns:
-        dict: {set name: (mean, lowest, highest)}.
-    """
-    values = {name: [100 * result[name] for result in entry["per_seed"]] for name in SET_NAMES}
-    return {name: (statistics.mean(v), min(v), max(v)) for name, v in values.items()}
 
 
 # ---------------------------------------------------------------------------------
 # Command line
 # ---------------------------------------------------------------------------------
-
-
-def is_at_hand(name, models_dir=MODELS_DIR):
-    """Whether the weights of a model are on this machine, so that a run needs no download."""
-    folder = Path(models_dir) / find_model(name).size
-    files = (DATA_FILE, SAFETENSORS_FILE, MAPPED_FILE)
-    return name == EMBEDDED.name or any((folder / file).exists() for file in files)
 
 
 def print_rows():
@@ -378,8 +318,11 @@ def print_rows():
 
 
 def print_entry(row, entry):
-    """Print one row's results."""
-    parts = [f"{n} {m:.2f}% ({low:.2f}-{high:.2f})" for n, (m, low, high) in summarise(entry).items()]
+    """Print one row's results: the accuracies are the mean over the seeds (lowest-highest)."""
+    parts = []
+    for name in SET_NAMES:
+        values = [100 * run[name] for run in entry["per_seed"]]
+        parts.append(f"{name} {statistics.mean(values):.2f}% ({min(values):.2f}-{max(values):.2f})")
     rate = f", learning rate {entry['learning_rate']:g}" if "learning_rate" in entry else ""
     failed = [str(run["seed"]) for run in entry["per_seed"] if not run.get("converged", True)]
     seconds = statistics.mean(run["seconds"] for run in entry["per_seed"])
@@ -392,22 +335,19 @@ def print_entry(row, entry):
 
 
 def run_jobs(places, seeds):
-    """Run whatever is not stored yet: all rows with their costs, then the learning curves.
-
-    What another process is at is passed over, and looked at again at the end.
-    """
+    """Run whatever is not stored yet: all rows with their costs, then the learning curves."""
     torch.set_num_threads(1)  # small models: two processes do more than two threads
     jobs = []
     for where in places:
         for row, change in EXPERIMENTS.items():
             own_model = change.get("model")
-            if own_model and not is_at_hand(own_model, where.models_dir):
+            if own_model and not is_at_hand(find_model(own_model)):
                 print(f"{row:21} not run: {own_model} is not on this machine (python experiments.py {row})")
             else:
                 jobs.append((where, row))
     jobs += [(where, point) for where in places if where.name == EMBEDDED.name for point in curve_points()]
 
-    for timeout in (0, -1):
+    for timeout in (0, -1):  # what another process is at is passed over, and looked at again at the end
         busy = []
         for where, row in jobs:
             try:
@@ -442,8 +382,7 @@ def print_with_rate(row, where, seeds, learning_rate):
     where = replace(where, name=settings.get("model", where.name))
     loaders, runs = make_loaders(settings, where), []
     for seed in seeds:
-        memory = where.memory_for(settings, seed)
-        place = (where.device, memory, where.models_dir)
+        place = (where.device, where.memory_for(settings, seed))
         classifier, run = fine_tune_row(settings, where.name, loaders, seed, learning_rate, *place)
         runs.append(run)
     trainable = count_trainable(classifier.model)

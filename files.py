@@ -160,8 +160,8 @@ def write_tensors(path, layout, arrays, metadata):
         file.write(length.to_bytes(8, "little") + json.dumps(header).encode().ljust(length))
 
 
-def has_its_values(path, note):
-    """Whether a file of :func:`write_tensors` has the values of its ``sha256``.
+def has_its_values(path, sha256, note):
+    """Whether the values in a file of :func:`write_tensors` have the hash that it names.
 
     They are read once after each change of the file: ``note`` is a file that remembers its state.
     Where that cannot be written, they are read each time.
@@ -172,8 +172,7 @@ def has_its_values(path, note):
             return True
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        metadata = json.loads(file.read(length))["__metadata__"]
-    if not sha256_of(path, start=8 + length).startswith(metadata["sha256"]):
+    if not sha256_of(path, start=8 + length).startswith(sha256):
         return False
     with suppress(OSError), atomic_file(note) as partial:
         partial.write_text(state)

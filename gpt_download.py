@@ -81,7 +81,7 @@ def download_and_load_gpt2(model_size, models_dir):
             return settings, nest(dict(tensors), settings)
         write_mapped(folder, provide_tensors(model_size, folder))
     settings = read_settings(folder / SETTINGS_FILE)
-    return settings, nest(read_mapped(folder / MAPPED_FILE, settings), settings)
+    return settings, nest(read_safetensors(folder / MAPPED_FILE, settings, mapped_name), settings)
 
 
 def provide_tensors(model_size, folder):
@@ -123,24 +123,19 @@ def provide_file(model_size, folder, name):
                     f"{target} is damaged or not the published file: {error}. Delete it and load again to "
                     "fetch it anew; GPT2_VERIFY=0 turns this check off."
                 ) from error
-    from downloads import fetch_file  # takes requests along, which most starts do without
+    from downloads import fetch_file, on_mirror  # with requests, which most starts do without
 
-    fetch_file(target, sources_of(model_size, name), verify, WAY_ON)
+    mirror = on_mirror("GPT2_MIRROR", model_size, name) if model_size != EMBEDDED.size else []
+    fetch_file(target, mirror + sources_of(model_size, name), verify, WAY_ON)
 
 
 def sources_of(model_size, name):
-    """The addresses of one file, best first."""
-    from downloads import join_source
-
+    """Where one file is published, best first."""
     if model_size == EMBEDDED.size:
-        return [join_source(ASSETS, model_size, name)]
-    mirror = os.environ.get("GPT2_MIRROR")
-    sources = [join_source(mirror, model_size, name)] if mirror else []
+        return [ASSETS / model_size / name]
     if name == SAFETENSORS_FILE:
-        bases = [f"{HUGGING_FACE_URL}/{find_model(model_size).hugging_face_name}/resolve/main"]
-    else:
-        bases = [f"{OPENAI_URL}/{model_size}", f"{BACKUP_URL}/{model_size}"]
-    return sources + [f"{base}/{name}" for base in bases]
+        return [f"{HUGGING_FACE_URL}/{find_model(model_size).hugging_face_name}/resolve/main/{name}"]
+    return [f"{base}/{model_size}/{name}" for base in (OPENAI_URL, BACKUP_URL)]
 
 
 def known_hashes(model_size):
@@ -334,7 +329,8 @@ def read_safetensors(path, settings, name_in_file=safetensors_name):
     """Map Hugging Face's file: {OpenAI variable name: float32 array}; ``ValueError`` if it does not fit."""
     arrays = {}
     try:
-        with safe_open(path, framework="pt") as file:  # PyTorch maps the file, NumPy would copy it
+        # PyTorch maps the file, so that a value is read when it is first used; NumPy would copy it
+        with safe_open(path, framework="pt") as file:
             stored = set(file.keys())
             for name in expected_shapes(settings):
                 if (other := name_in_file(name)) in stored:
@@ -366,15 +362,6 @@ def write_mapped(folder, tensors):
         files.write_tensors(partial, layout, arrays, {**origins_in(folder), "sha256": "0" * 32})
 
 
-def read_mapped(path, settings):
-    """Map the copy that a load leaves: values are read from disk when they are first used.
-
-    Returns {OpenAI variable name: float32 array}, shapes as :func:`expected_shapes`. Raises
-    ``ValueError`` if the file is damaged or does not fit ``settings``, the content of ``hparams.json``.
-    """
-    return read_safetensors(path, settings, mapped_name)
-
-
 def origins_in(folder):
     """{file: hash} of what a copy can be made from. The small index holds a checksum of each tensor."""
     hashes = {INDEX_FILE: files.sha256_of, SAFETENSORS_FILE: files.sample_hash_of}
@@ -403,7 +390,7 @@ def mapped_is_current(folder, model_size):
         published = known_hashes(model_size).get(INDEX_FILE)
         if published and not published.startswith(noted.get(INDEX_FILE, "")):  # that of an earlier book
             return False
-        if files.has_its_values(mapped, note=folder / VERIFIED_FILE):
+        if files.has_its_values(mapped, noted["sha256"], note=folder / VERIFIED_FILE):
             return True
     print(f"{mapped} was changed or damaged. Its values are read from the checkpoint again.")
     return False

@@ -13,20 +13,15 @@ from torch.utils.data import DataLoader
 
 from edition import ASSETS, PAD_TOKEN_ID, SET_NAMES, get_tokenizer
 from fast_paths import real_tokens
-from spam_data import create_spam_loaders, find_spam_file, left_over_ham, read_messages
+from spam_data import create_balanced_dataset, create_spam_loaders, find_spam_file, read_messages
 
 DISGUISED_FILE = ASSETS / "disguised_spam.tsv"  # index variant text, of the sample
 
 
-def read_texts(data_file):
-    """Return [(texts, labels)] of the three sets: lists of str, and of int (1 is spam)."""
-    datasets = [loader.dataset for loader in create_spam_loaders(get_tokenizer(), data_file)]
-    return [(dataset.data["Text"].tolist(), dataset.data["Label"].tolist()) for dataset in datasets]
-
-
 def read_sets(data_file, subset=None):
-    """The three sets by name; ``subset`` as for :func:`create_loaders`."""
-    sets = dict(zip(SET_NAMES, read_texts(data_file)))
+    """The three sets, {name: (texts, labels)}; ``subset`` as for :func:`create_loaders`."""
+    tables = [loader.dataset.data for loader in create_spam_loaders(get_tokenizer(), data_file)]
+    sets = {name: (df["Text"].tolist(), df["Label"].tolist()) for name, df in zip(SET_NAMES, tables)}
     if subset:
         texts, labels = sets["training"]
         chosen = choose_subset(len(texts), *subset)
@@ -35,18 +30,20 @@ def read_sets(data_file, subset=None):
 
 
 def read_left_over_ham(data_file):
-    """The ham that balancing leaves out, in the order of the file: never trained or chosen on."""
-    texts = left_over_ham(read_messages(data_file))["Text"].tolist()
+    """The ham that balancing leaves out (UCI: 4,078 messages), in the order of the file.
+
+    It is never trained or chosen on: with it, a test has the share of spam that real messages have.
+    """
+    df = read_messages(data_file)
+    texts = df.drop(create_balanced_dataset(df).index)["Text"].tolist()
     return texts, [0] * len(texts)
 
 
 def read_other_sets(data):
-    """The sets of daily use beside ``data``: left-over ham, the whole other collection, and spam
-    of the test set in disguise.
-    """
+    """The sets of daily use beside ``data``: left-over ham, the other collection, test spam in disguise."""
     data_file = find_spam_file(data)
     other = read_messages(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
-    texts, labels = read_texts(data_file)[2]
+    texts, labels = read_sets(data_file)["test"]
     spam = [text for text, label in zip(texts, labels) if label == 1]
     disguised = {variant: [disguise(text, variant) for text in spam] for variant in ("look-alikes", "spaces")}
     if data == "sample":
@@ -110,23 +107,11 @@ def loader_of_texts(texts, labels, like, padding="longest message"):
 # Disguised spam
 # ---------------------------------------------------------------------------------
 
+# the single letters are Cyrillic
 LOOK_ALIKES = {
-    "a": "4@а",
-    "b": "8",
-    "c": "сç",
-    "e": "3еé",
-    "g": "9",
-    "i": "1!í",
-    "l": "1|",
-    "o": "0оö",
-    "p": "р",
-    "s": "5$",
-    "t": "7+",
-    "u": "üv",
-    "x": "х",
-    "y": "у",
-    "z": "2",
-}  # fmt: skip  (the single letters are Cyrillic)
+    "a": "4@а", "b": "8", "c": "сç", "e": "3еé", "g": "9", "i": "1!í", "l": "1|", "o": "0оö",
+    "p": "р", "s": "5$", "t": "7+", "u": "üv", "x": "х", "y": "у", "z": "2",
+}  # fmt: skip
 
 
 def disguise(text, variant):
@@ -153,10 +138,8 @@ def disguise(text, variant):
 def read_disguised(num_spam, path=DISGUISED_FILE):
     """The messages that were disguised by hand: {variant: texts}; empty where there is no such file.
 
-    The columns are index (place among the spam messages of the test set, from 0), variant and text.
-
-    Raises:
-        ValueError: if the file has other columns, or an index that no message has.
+    The columns are index (place among the spam messages of the test set, from 0), variant and text; else,
+    or for an index that no message has, ``ValueError``.
     """
     if not path.exists():
         return {}

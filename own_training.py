@@ -99,14 +99,13 @@ class Texts:
 
     def keep_frozen(self, network, description):
         """Let the frozen blocks read each text once. It takes 4 x C bytes a token, without filling."""
-        frozen = EndOfTextClassifier(packed_for_inference(network.model))
-        frozen.num_frozen = network.num_frozen
+        frozen = packed_for_inference(network.model.trf_blocks[: network.num_frozen])
         self.states = [None] * len(self)
         batches = in_batches_by_length(self.encoded)
         with torch.no_grad():
             for indices in tqdm(batches, desc=description, unit=" batches", leave=False, disable=None):
                 ids, end = filled([self.encoded[i] for i in indices], self.device)
-                x = frozen.frozen_part(ids)
+                x = frozen(network.model.embed(ids))
                 for i, row, last in zip(indices, x, end.tolist()):
                     first = last if network.num_frozen == len(network.model.trf_blocks) else 0
                     self.states[i] = row[first : last + 1].clone()  # a head alone needs the one position

@@ -227,20 +227,18 @@ class SkipRandomValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def model_from_weights(cfg, params, out_head=None):
+def model_from_weights(cfg, params, out_head):
     """Make a model, on the CPU, whose parameters are pretrained weights: ``load_weights_into_gpt``, sooner.
 
     Arrays that have the layout of the parameter already are used as they are, without a copy: with the
     mapped file of ``download_and_load_gpt2``, loading reads next to nothing. The model can train its
-    output layer apart from the embedding, so that gets values of its own: ``out_head``, (V, C), or a copy.
+    output layer apart from the embedding, so that gets values of its own: ``out_head``, (V, C).
     """
     with torch.device("meta"), SkipRandomValues():  # shapes without memory and without values
         gpt = GPTModel(cfg)
     weights = match_weights(gpt, params)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in weights.items()}
-    tensors["out_head.weight"] = (
-        torch.tensor(params["wte"]) if out_head is None else torch.from_numpy(out_head)
-    )
+    tensors["out_head.weight"] = torch.from_numpy(out_head)
     gpt.load_state_dict(tensors, assign=True)  # names an error if a parameter got no values
     return gpt
 

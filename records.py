@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from devices import describe_machine
-from edition import MODELS_DIR, ROOT, find_model
+from edition import ROOT, find_model
 from files import atomic_file, sha256_of
 
 RESULTS_DIR = ROOT / "results"
@@ -33,7 +33,6 @@ class Place:
     data: str
     device: str = "cpu"
     folder: Path = RESULTS_DIR
-    models_dir: Path = MODELS_DIR
     memories: dict = field(default_factory=dict)  # outputs of frozen blocks, for rows that share them
 
     def file_of(self, row):
@@ -54,10 +53,7 @@ class Place:
 
 
 def work_on(row, where, timeout=-1):
-    """One process at a time works on a row, or on the subsets of one size; raises ``Timeout``.
-
-    In one process the lock may be taken again.
-    """
+    """One process at a time works on a row, or on the subsets of one size; raises ``Timeout``."""
     file = f"{find_model(where.name).size}-{where.data}-{row.partition('#')[0]}"
     return lock_of(Path(where.folder) / "running" / file).acquire(timeout=timeout)
 
@@ -68,7 +64,7 @@ def work_on(row, where, timeout=-1):
 
 
 def lock_of(path):
-    """One process at a time changes a file of results."""
+    """One process at a time changes a file of results; the same one may take the lock again."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     return FileLock(Path(path).with_name(f".{Path(path).name}.lock"), is_singleton=True)
 
@@ -87,15 +83,12 @@ def load_json(path):
 def load_results(path=RESULTS_DIR / "rows.json"):
     """Return the stored results: {model: {data: {row: entry}}}; empty where there are none yet.
 
-    Raises:
-        ValueError: if the file is damaged or holds something else.
+    Raises ``ValueError`` if the file is damaged or holds something else.
     """
     results = load_json(path)
     try:
-        entries = [
-            entry for rows_of in results.values() for rows in rows_of.values() for entry in rows.values()
-        ]
-        is_ours = all({"settings", "per_seed"} <= entry.keys() for entry in entries)
+        tables = [rows for rows_of in results.values() for rows in rows_of.values()]
+        is_ours = all({"settings", "per_seed"} <= row.keys() for rows in tables for row in rows.values())
     except AttributeError:  # a list or a number where a dict belongs
         is_ours = False
     if not is_ours:
@@ -120,20 +113,14 @@ def save_entry(entry, name, data, row, path):
 
 
 def load_predictions(path):
-    """Return the stored answers: {"row/rate/seed/set" or "labels/set": array (N,)}.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
+    """The stored answers: {"row/rate/seed/set" or "labels/set": array (N,)}; ``ValueError`` if damaged."""
     if not Path(path).exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Restore it, or delete it and run all anew."
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}). {WAY_ON}") from error
 
 
 def save_predictions(arrays, path, forget=None):

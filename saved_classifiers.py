@@ -59,12 +59,9 @@ def save_somewhere(output, *classifier, **options):
 
 
 def chosen_classifier(path=None):
-    """Path, model and settings of a classifier; without a path, of the one that is used then."""
-    return (path, *load_classifier(path)) if path else find_classifier()
-
-
-def find_classifier():
-    """Path, model and settings of the newest good classifier, else of the one that ships with the book."""
+    """Path, model and settings of a classifier; without a path, of the newest good one, else the book's."""
+    if path:
+        return path, *load_classifier(path)
     paths = CLASSIFIERS.glob("*.safetensors")
     for path in sorted(paths, key=lambda path: path.lstat().st_mtime, reverse=True):
         try:

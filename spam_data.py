@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from downloads import fetch_file, join_source
-from edition import ASSETS, DATA_CHOICES, PAD_TOKEN_ID, UCI_FOLDER, chosen_data
+from downloads import fetch_file, on_mirror
+from edition import ASSETS, PAD_TOKEN_ID, UCI_FOLDER, chosen_data
 from files import atomic_file, sha256_of
 
 UCI_URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
@@ -59,9 +59,8 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
         read_member(zip_path)
         done = f"{zip_path} already exists. Its data file is saved as {data_file_path}"
     except (OSError, ValueError):
-        mirror = os.environ.get("SPAM_MIRROR")
-        sources = [join_source(mirror, ARCHIVE_NAME)] if mirror else []
-        fetch_file(zip_path, [*sources, url, BACKUP_URL], verify=read_member, way_on=WAY_ON)
+        sources = [*on_mirror("SPAM_MIRROR", ARCHIVE_NAME), url, BACKUP_URL]
+        fetch_file(zip_path, sources, verify=read_member, way_on=WAY_ON)
         done = f"File downloaded and saved as {data_file_path}"
 
     Path(extracted_path).mkdir(parents=True, exist_ok=True)
@@ -98,10 +97,7 @@ def verify_data_file(path):
 
 def find_spam_file(choice=None):
     """The path of the messages, ``"uci"`` (fetched) or ``"sample"``; default: :func:`chosen_data`."""
-    choice = choice or chosen_data()
-    if choice not in DATA_CHOICES:
-        raise ValueError(f"Unknown data set {choice!r}. Choose one of: {', '.join(DATA_CHOICES)}.")
-    if choice == "sample":
+    if chosen_data(choice) == "sample":
         return SAMPLE_FILE
     data_file_path = UCI_FOLDER / "SMSSpamCollection.tsv"
     if data_file_path.exists():
@@ -146,14 +142,6 @@ def create_balanced_dataset(df):
     num_spam = df[df["Label"] == "spam"].shape[0]
     ham_subset = df[df["Label"] == "ham"].sample(num_spam, random_state=123)
     return pd.concat([ham_subset, df[df["Label"] == "spam"]])
-
-
-def left_over_ham(df):
-    """The ham that balancing leaves out (UCI: 4,078 rows), in file order, with its old index.
-
-    It is never trained or chosen on: with it, a test has the share of spam that real messages have.
-    """
-    return df.drop(create_balanced_dataset(df).index)
 
 
 def random_split(df, train_frac, validation_frac):
@@ -207,11 +195,10 @@ class SpamDataset(Dataset):
         return max(len(encoded_text) for encoded_text in self.encoded_texts)
 
 
-def create_spam_loaders(tokenizer, data_file_path=None, batch_size=8, num_workers=0):
+def create_spam_loaders(tokenizer, data_file_path=None, batch_size=8):
     """Do what notebook 01 does, from the file of messages to the three data loaders.
 
-    The messages come from :func:`find_spam_file`, or another ``data_file_path``; ``num_workers`` is the
-    number of processes that prepare batches, 0 for the main process.
+    The messages come from :func:`find_spam_file`, or another ``data_file_path``.
 
     Returns:
         tuple of three DataLoader: training (shuffled, last incomplete batch dropped),
@@ -231,8 +218,5 @@ def create_spam_loaders(tokenizer, data_file_path=None, batch_size=8, num_worker
     val_dataset, test_dataset = (SpamDataset(part, tokenizer, train_dataset.max_length) for part in others)
 
     torch.manual_seed(123)
-    options = {"batch_size": batch_size, "num_workers": num_workers}
-    train_loader = DataLoader(train_dataset, shuffle=True, drop_last=True, **options)
-    val_loader = DataLoader(val_dataset, **options)
-    test_loader = DataLoader(test_dataset, **options)
-    return train_loader, val_loader, test_loader
+    train_loader = DataLoader(train_dataset, batch_size, shuffle=True, drop_last=True)
+    return train_loader, DataLoader(val_dataset, batch_size), DataLoader(test_dataset, batch_size)

@@ -1,6 +1,8 @@
 """Messages in and results out, as they come: what is classified does not stay in memory."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import re
@@ -27,7 +29,6 @@ def read_messages(file_name, text_column=None):
     """Open a file (``"-"``: the standard input) and return a generator of lists of its messages.
 
     With ``text_column``, the file is a table as ``tables.py`` reads it, else each line is a message.
-    A bar shows how much of a file is done, where the results go elsewhere than to the terminal.
     """
     if file_name == "-":
         return messages_in(sys.stdin.buffer, "The standard input")
@@ -40,7 +41,7 @@ def read_messages(file_name, text_column=None):
 def with_bar(batches, file=None):
     """Pass lists of messages on, with a progress bar: of the bytes of an open file, else of the messages."""
     size = os.fstat(file.fileno()).st_size if file else None
-    hidden = sys.stdout.isatty() or not sys.stderr.isatty()
+    hidden = sys.stdout.isatty() or not sys.stderr.isatty()  # or it would stand among the results
     unit = {"unit": "B", "unit_scale": True} if file else {"unit": " texts"}
     with tqdm(total=size, desc="Classify", leave=False, disable=hidden, **unit) as bar:
         for batch in batches:
@@ -66,10 +67,7 @@ def texts_of_table(path, text_column):
 
 
 def messages_in(file, where):
-    """Yield lists of messages, one a line in UTF-8, as they arrive; blank lines are skipped.
-
-    A file may be long, and the standard input slow: what was classified does not stay in memory.
-    """
+    """Yield lists of messages, one a line in UTF-8, as they arrive; blank lines are skipped."""
     number, rest, found, chunk = 0, b"", False, None
     while chunk != b"":
         chunk = file.read1(READ_SIZE)  # waits for some bytes, not for so many
@@ -101,8 +99,7 @@ def result_line(label, probability, text, format=None):
     """One result as a line: label, probability, text.
 
     Without a format it is for reading: a tab between the three, and the lines of a text joined. The formats
-    give the text back exactly: in TSV and CSV, one with a separator, a quotation mark or a line end stands in
-    quotation marks, its own doubled, as ``csv`` and pandas read it.
+    give the text back exactly, TSV and CSV to ``csv`` and pandas.
     """
     if format == "jsonl":
         result = {"label": label, "probability": round(probability, 4), "text": text}
@@ -110,14 +107,10 @@ def result_line(label, probability, text, format=None):
     if format is None:
         line = " ".join(text.splitlines())
         return f"{label}\t{probability:.4f}\t{harmless(line) if sys.stdout.isatty() else line}"
-    separator = {"tsv": "\t", "csv": ","}[format]
-    return separator.join([quoted(label, separator), f"{probability:.4f}", quoted(text, separator)])
-
-
-def quoted(text, separator):
-    if not any(mark in text for mark in (separator, '"', "\r", "\n")):
-        return text
-    return '"' + text.replace('"', '""') + '"'
+    line = io.StringIO()
+    writer = csv.writer(line, delimiter={"tsv": "\t", "csv": ","}[format])
+    writer.writerow([label, f"{probability:.4f}", text])
+    return line.getvalue().removesuffix("\r\n")
 
 
 def begin_results(format):

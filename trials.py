@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from classification import train_classifier_simple
-from edition import MODELS_DIR, SET_NAMES
+from edition import SET_NAMES
 from fast_paths import TokenClassifier, pick_token
 from variants import build_model
 
@@ -58,7 +58,7 @@ def has_converged(accuracy, loss, labels):
     return bool(loss is not None and loss < constant_loss and accuracy > max(share, 1 - share))
 
 
-def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=None, models_dir=MODELS_DIR):
+def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=None):
     """Fine-tune one row with one seed: with the base setting, the recipe of notebook 08.
 
     Every pass over the training loader draws a random number, also those that only look at the
@@ -76,7 +76,7 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
         validation_loss`` (nats; None where not finite), ``converged``, and ``answers``, {set
         name: (log-odds, labels)}.
     """
-    model = build_model(settings, name, seed, models_dir).to(device)
+    model = build_model(settings, name, seed).to(device)
     classifier = TokenClassifier(model, settings["token"], memory)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -105,15 +105,12 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
 
 
 def best_on_validation(results, num_messages):
-    """The lowest validation loss among the results whose accuracy is not worse than the best one's.
-
-    Not worse: by at most one standard error of the difference between two accuracies of
-    ``num_messages``. The accuracy is what the table reports, but of some hundred messages it is coarse, so
-    the loss decides where the accuracy cannot. The test set has no say.
-    """
+    """The lowest validation loss among the results whose accuracy is not worse than the best one's."""
+    # The accuracy is what the table reports, but of some hundred messages it is coarse, so the loss decides
+    # where the accuracy cannot. The test set has no say.
     top = max(result["validation"] for result in results)
 
-    def is_not_worse(result):
+    def is_not_worse(result):  # by at most one standard error of the difference of the two accuracies
         q = result["validation"]
         return top - q <= math.sqrt((top * (1 - top) + q * (1 - q)) / num_messages)
 
@@ -121,11 +118,7 @@ def best_on_validation(results, num_messages):
 
 
 def choose_learning_rate(tried, num_messages):
-    """The rate with the best mean over its seeds on the validation set, if all its seeds converged.
-
-    Where no rate has only seeds that converged, all rates take part. ``tried`` are results of
-    several rates and seeds; see :func:`best_on_validation`.
-    """
+    """The rate with the best mean over its seeds on the validation set, if all its seeds converged."""
     means = []
     for rate in sorted({run["learning_rate"] for run in tried}):
         runs = [run for run in tried if run["learning_rate"] == rate]
@@ -138,7 +131,7 @@ def choose_learning_rate(tried, num_messages):
                 "converged": all(run["converged"] for run in runs),
             }
         )
-    accepted = [mean for mean in means if mean["converged"]] or means
+    accepted = [mean for mean in means if mean["converged"]] or means  # if no rate has, all take part
     return best_on_validation(accepted, num_messages)["learning_rate"]
 
 
@@ -153,14 +146,10 @@ def megabytes(kind):
         return int(Path("/proc/self/status").read_text().split(f"{kind}:")[1].split()[0]) / 1e3
 
 
-def training_cost(settings, name, train_loader, models_dir=MODELS_DIR, steps=10):
-    """Cost of plain training, one thread, without the short cuts of :class:`TokenClassifier`.
-
-    For one message: ``seconds`` of processor time and ``operations`` (floating-point, forward and backward);
-    for the process, on Linux: ``megabytes`` at most during training, and ``megabytes_before`` it.
-    """
+def training_cost(settings, name, train_loader, steps=10):
+    """Cost of plain training, one thread, without the short cuts of :class:`TokenClassifier`."""
     torch.set_num_threads(1)
-    model = build_model(settings, name, 123, models_dir)
+    model = build_model(settings, name, 123)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     batches = iter(train_loader)
@@ -185,8 +174,8 @@ def training_cost(settings, name, train_loader, models_dir=MODELS_DIR, steps=10)
         step()
     messages = steps * settings["batch_size"]
     return {
-        "seconds": seconds / messages,
-        "operations": counter.get_total_flops() / settings["batch_size"],
-        "megabytes": most,
+        "seconds": seconds / messages,  # of processor time, for one message
+        "operations": counter.get_total_flops() / settings["batch_size"],  # floating-point, both ways
+        "megabytes": most,  # of the process during training, on Linux
         "megabytes_before": before,
     }

@@ -21,17 +21,6 @@ from edition import MODELS_DIR
 from previous_chapters import GPTModel, model_config
 
 # ---------------------------------------------------------------------------------
-# Attention without the causal mask
-# ---------------------------------------------------------------------------------
-
-
-def remove_causal_mask(model):
-    """Let every token see every other in every block, also those after it; the weights stay as they are."""
-    for block in model.trf_blocks:
-        block.att.is_causal = False
-
-
-# ---------------------------------------------------------------------------------
 # LoRA
 # ---------------------------------------------------------------------------------
 
@@ -89,6 +78,12 @@ def random_model(name, seed):
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.02)
     return model
+
+
+def remove_causal_mask(model):
+    """Let every token see every other in every block, also those after it; the weights stay as they are."""
+    for block in model.trf_blocks:
+        block.att.is_causal = False
 
 
 def unfreeze(model, settings):

@@ -59,10 +59,11 @@ def test_choice_is_made_on_the_validation_set():
 
 
 @pytest.mark.parametrize("values", ["pretrained", "random"])
-def test_frozen_states_are_read_and_not_trained(embedded_load, values):
+def test_frozen_states_are_read_and_not_trained(embedded_load, values, monkeypatch):
+    monkeypatch.chdir(embedded_load.models_dir.parent)
     states = []
     for seed in (1, 1, 2):
-        choice, z = run_frozen_states(SETS, values, seed, EMBEDDED, CPU, embedded_load.models_dir)
+        choice, z = run_frozen_states(SETS, values, seed, EMBEDDED, CPU)
         states.append(z["test"])
     assert choice["trainable_parameters"] == 161
     assert np.allclose(states[0], states[1])
@@ -83,9 +84,9 @@ def test_margin_is_the_difference_of_two_log_probabilities(tokenizer):
     assert spam_margin("win", model, CPU) == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_calibrated_prompt_is_measured_from_a_message_that_says_nothing(embedded_load):
+def test_calibrated_prompt_is_measured_from_a_message_that_says_nothing(embedded_load, monkeypatch):
+    monkeypatch.chdir(embedded_load.models_dir.parent)
     sets = {"test": (["win", baselines.CONTENT_FREE], [1, 0])}
-    arguments = (EMBEDDED, CPU, embedded_load.models_dir)
-    (_, plain), (choice, calibrated) = (run_zero_shot(sets, c, *arguments) for c in (False, True))
+    (_, plain), (choice, calibrated) = (run_zero_shot(sets, c, EMBEDDED, CPU) for c in (False, True))
     assert np.allclose(plain["test"] - choice["threshold"], calibrated["test"])
     assert calibrated["test"][1] == pytest.approx(0, abs=1e-5)

@@ -13,7 +13,7 @@ from web_server import Answer
 
 import downloads
 import edition
-from downloads import DownloadError, fetch_file, join_source
+from downloads import DownloadError, fetch_file, on_mirror
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENT = bytes(range(256)) * 200  # fifty kilobytes
@@ -88,9 +88,13 @@ def test_the_error_lists_each_source_with_its_reason_and_the_way_on(web_server, 
     assert lines[-1] == "Take the embedded one."
 
 
-def test_a_web_address_and_a_folder_are_joined_in_their_own_way(tmp_path):
-    assert join_source("http://127.0.0.1/base/", "124M", "file") == "http://127.0.0.1/base/124M/file"
-    assert join_source(tmp_path, "124M", "file") == str(tmp_path / "124M" / "file")
+def test_a_mirror_is_a_web_address_or_a_folder_or_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOME_MIRROR", "http://127.0.0.1/base/")
+    assert on_mirror("SOME_MIRROR", "124M", "file") == ["http://127.0.0.1/base/124M/file"]
+    monkeypatch.setenv("SOME_MIRROR", str(tmp_path))
+    assert on_mirror("SOME_MIRROR", "124M", "file") == [str(tmp_path / "124M" / "file")]
+    monkeypatch.delenv("SOME_MIRROR")
+    assert on_mirror("SOME_MIRROR", "124M", "file") == []
 
 
 @pytest.mark.parametrize("exists", [True, False])

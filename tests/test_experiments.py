@@ -32,7 +32,6 @@ from experiments import (
     Place,
     run_row,
     settings_of,
-    summarise,
 )
 from message_sets import choose_subset, create_loaders
 from records import key_of, load_predictions, load_results, save_entry, save_predictions
@@ -55,17 +54,17 @@ BASELINES = [row for row in EXPERIMENTS if row not in FINE_TUNED]
 def test_base_row_is_the_recipe_of_notebook_08(embedded_load, tokenizer, monkeypatch):
     """One recipe, one number: the row's short cuts and looks change neither order nor result."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
-    models_dir = embedded_load.models_dir
+    monkeypatch.chdir(embedded_load.models_dir.parent)
     loaders = create_spam_loaders(tokenizer, SAMPLE_FILE)
     few = Subset(loaders[0].dataset, choose_subset(len(loaders[0].dataset), 208, 0))
     loaders = [DataLoader(few, batch_size=8, shuffle=True, drop_last=True), *loaders[1:]]
-    model = build_classifier(EMBEDDED, models_dir)
+    model = build_classifier(EMBEDDED)
     torch.manual_seed(123)
     optimizer = torch.optim.AdamW(model.parameters(), **fine_tuning_settings(EMBEDDED))
     train_classifier_simple(model, *loaders[:2], optimizer, CPU, num_epochs=3, eval_freq=50, eval_iter=5)
     expected = [calc_accuracy_loader(loader, model, CPU) for loader in loaders]
     settings, ours = {**settings_of("last-token"), "epochs": 3}, create_loaders(SAMPLE_FILE, subset=(208, 0))
-    _, run = fine_tune_row(settings, EMBEDDED, ours, 123, 1e-3, CPU, models_dir=models_dir)
+    _, run = fine_tune_row(settings, EMBEDDED, ours, 123, 1e-3, CPU)
     assert [run[name] for name in ("training", "validation", "test")] == expected
     z, _ = run["answers"]["test"]
     with torch.no_grad():
@@ -147,11 +146,12 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
     monkeypatch.setattr(experiments, "LADDER", (1e-4, 1e-3))
     monkeypatch.setitem(BASE, "epochs", 1)
     monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.chdir(embedded_load.models_dir.parent)
 
     def run(row, seeds=(123,), again=False):
         return run_row(row, run.where, seeds, again)
 
-    run.where = Place(EMBEDDED, "sample", "cpu", tmp_path / "results", embedded_load.models_dir)
+    run.where = Place(EMBEDDED, "sample", "cpu", tmp_path / "results")
     run.rows, run.trainings = tmp_path / "results" / "rows.json", []
     run.answers = tmp_path / "results" / "predictions" / "10M-sample.npz"
     fine_tune = experiments.fine_tune_row
@@ -286,9 +286,12 @@ def test_rows_share_what_the_same_frozen_blocks_gave():
     assert where.memory_for(settings_of("random-last-block"), 124) is not random_blocks
 
 
-def test_cost_grows_with_the_trained_layers_and_is_of_the_plain_model(embedded_load, sample_loaders):
+def test_cost_grows_with_the_trained_layers_and_is_of_the_plain_model(
+    embedded_load, sample_loaders, monkeypatch
+):
+    monkeypatch.chdir(embedded_load.models_dir.parent)
     costs = {
-        row: training_cost(settings_of(row), EMBEDDED, sample_loaders[0], embedded_load.models_dir, steps=1)
+        row: training_cost(settings_of(row), EMBEDDED, sample_loaders[0], steps=1)
         for row in ("head-only", "last-token", "all-layers")
     }
     operations = [cost["operations"] for cost in costs.values()]
@@ -460,8 +463,7 @@ def test_report_keeps_and_prints_what_the_stored_answers_show(command_line, tiny
     assert set(found["real share"]) == {"tf-idf", "tf-idf-best"}
 
 
-def test_given_rate_is_trained_and_not_stored(command_line, tiny_data, capsys, monkeypatch):
-    monkeypatch.chdir(tiny_data.where.models_dir.parent)
+def test_given_rate_is_trained_and_not_stored(command_line, tiny_data, capsys):
     arguments = [
         "--model",
         EMBEDDED,
@@ -536,9 +538,10 @@ def test_two_runs_share_the_work(monkeypatch, tmp_path):
 # ---------------------------------------------------------------------------------
 
 
-def test_summary_has_mean_and_range_in_percent():
-    values = [{"training": 1.0, "validation": 0.5, "test": test} for test in (0.9, 0.8, 0.85)]
-    assert summarise({"per_seed": values})["test"] == pytest.approx((85, 80, 90))
+def test_summary_has_mean_and_range_in_percent(capsys):
+    runs = [{"training": 1.0, "validation": 0.5, "test": test, "seconds": 1} for test in (0.9, 0.8, 0.85)]
+    experiments.print_entry("last-token", {"per_seed": runs, "trainable_parameters": 7})
+    assert "validation 50.00% (50.00-50.00), test 85.00% (80.00-90.00); 3 run(s)" in capsys.readouterr().out
 
 
 def test_rows_of_the_other_tables_exist():

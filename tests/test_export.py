@@ -174,7 +174,7 @@ print(set(unneeded) & sys.modules.keys())
 
 def test_classify_imports_nothing_that_it_does_not_need(run_python):
     """Each of these would take its time at every start, the compiler of PyTorch more than all others."""
-    run_python("-c", "import saved_classifiers; saved_classifiers.find_classifier()")  # fetches the model
+    run_python("-c", "import saved_classifiers; saved_classifiers.chosen_classifier()")  # fetches the model
     assert run_python("-c", CLASSIFY).stdout.splitlines()[-1] == "set()"
 
 

@@ -305,6 +305,19 @@ def test_settings_and_numbers_of_parameters_of_each_size():
     assert bytes_of == {size: 4 * count for size, count in COUNTS.items() if size != "10M"}
 
 
+def test_weights_are_at_hand_where_a_file_with_all_of_them_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(edition, "MODELS_DIR", tmp_path)
+    medium, folder = edition.find_model("355M"), tmp_path / "355M"
+    folder.mkdir()
+    for name in (INDEX_FILE, f"{DATA_FILE}.part", f"{SAFETENSORS_FILE}.part.json"):  # an interrupted download
+        (folder / name).touch()
+    assert edition.is_at_hand(edition.EMBEDDED) and not edition.is_at_hand(medium)
+    for name in (DATA_FILE, SAFETENSORS_FILE, MAPPED_FILE):
+        (folder / name).touch()
+        assert edition.is_at_hand(medium)
+        (folder / name).unlink()
+
+
 # ---------------------------------------------------------------------------------
 # The mapped copy
 # ---------------------------------------------------------------------------------

@@ -341,11 +341,12 @@ def test_configuration_that_does_not_fit_is_refused(tiny_params, change, message
     with pytest.raises(ValueError, match=message):
         load_weights_into_gpt(GPTModel(config), tiny_params)
     with pytest.raises(ValueError, match=message):
-        model_from_weights(config, tiny_params)
+        model_from_weights(config, tiny_params, tiny_params["wte"].copy())
 
 
 def test_model_from_weights_has_the_weights_that_loading_gives(tiny_params):
-    model, expected = model_from_weights(config_of(TINY), tiny_params), GPTModel(config_of(TINY))
+    expected = GPTModel(config_of(TINY))
+    model = model_from_weights(config_of(TINY), tiny_params, tiny_params["wte"].copy())
     load_weights_into_gpt(expected, tiny_params)
     assert str(model) == str(expected)
     assert model.state_dict().keys() == expected.state_dict().keys()
@@ -354,13 +355,13 @@ def test_model_from_weights_has_the_weights_that_loading_gives(tiny_params):
         assert found.requires_grad and found.is_contiguous() and found.device.type == "cpu"
 
 
-def test_model_from_weights_copies_only_the_output_layer(tiny_params):
+def test_model_from_weights_copies_nothing_and_has_an_output_layer_of_its_own(tiny_params):
     """The arrays of a mapped file have the layout of nn.Linear: transposed, they are [in, out]."""
     params = copy.deepcopy(tiny_params)
     for block in params["blocks"]:
         for layer in (*block["attn"].values(), *block["mlp"].values()):
             layer["w"] = np.asfortranarray(layer["w"])
-    model = model_from_weights(config_of(TINY), params)
+    model = model_from_weights(config_of(TINY), params, params["wte"].copy())
     params["wte"][:], params["blocks"][1]["attn"]["c_attn"]["w"][:] = 7, 8
     assert (model.tok_emb.weight == 7).all() and (model.trf_blocks[1].att.W_key.weight == 8).all()
     assert not (model.out_head.weight == 7).any()
@@ -368,7 +369,7 @@ def test_model_from_weights_copies_only_the_output_layer(tiny_params):
 
 def test_model_from_weights_draws_no_random_number(tiny_params):
     state = torch.get_rng_state()
-    model_from_weights(config_of(TINY), tiny_params)
+    model_from_weights(config_of(TINY), tiny_params, tiny_params["wte"].copy())
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.nn.Linear(3, 3).weight.abs().sum() > 0  # new layers get random values again
     assert not torch.equal(torch.get_rng_state(), state)

@@ -15,6 +15,7 @@ import downloads
 import spam_data
 from downloads import DownloadError
 from edition import PAD_TOKEN_ID
+from message_sets import read_left_over_ham
 from spam_data import (
     ARCHIVE_NAME,
     SAMPLE_FILE,
@@ -23,7 +24,6 @@ from spam_data import (
     create_spam_loaders,
     download_and_unzip_spam_data,
     find_spam_file,
-    left_over_ham,
     random_split,
     read_messages,
 )
@@ -45,7 +45,7 @@ def sample_texts():
 def test_loaders_of_the_sample_have_its_length_and_share_no_message(sample_loaders, sample_texts, tokenizer):
     assert sample_loaders[0].dataset.max_length <= max(len(tokenizer.encode(text)) for text in sample_texts)
     texts = [set(loader.dataset.data["Text"]) for loader in sample_loaders]
-    left_over = set(left_over_ham(read_messages(SAMPLE_FILE))["Text"])
+    left_over = set(read_left_over_ham(SAMPLE_FILE)[0])
     assert all(a.isdisjoint(b) for a, b in itertools.combinations([*texts, left_over], 2))
     assert set().union(*texts, left_over) == set(sample_texts)
 
@@ -62,7 +62,7 @@ def test_uci_has_4825_ham_and_747_spam_in_5572_rows(uci_file):
     assert balanced["Label"].value_counts().to_dict() == {"ham": 747, "spam": 747}
     assert balanced.index[:5].tolist() == [4307, 4138, 4831, 4461, 5440]
     assert [len(part) for part in random_split(balanced, 0.7, 0.1)] == [1045, 149, 300]
-    assert (len(left_over_ham(df)), len(df)) == (4078, 5572)
+    assert (len(read_left_over_ham(uci_file)[0]), len(df)) == (4078, 5572)
 
 
 def test_uci_batches_have_the_length_of_the_training_set_120_tokens(uci_file, tokenizer):
@@ -336,13 +336,16 @@ def unbalanced():
     return pd.DataFrame({"Label": labels, "Text": [f"message {i}" for i in range(50)]})
 
 
-def test_balanced_set_keeps_all_spam_and_as_much_ham_and_the_rest_is_left_over(unbalanced):
+def test_balanced_set_keeps_all_spam_and_as_much_ham_and_the_rest_is_left_over(unbalanced, tmp_path):
     before = unbalanced.copy()
-    balanced, left_over = create_balanced_dataset(unbalanced), left_over_ham(unbalanced)
+    unbalanced.to_csv(tmp_path / "messages.tsv", sep="\t", header=False, index=False)
+    balanced = create_balanced_dataset(unbalanced)
+    left_over, labels = read_left_over_ham(tmp_path / "messages.tsv")
     assert balanced["Label"].value_counts().to_dict() == {"ham": 10, "spam": 10}
     assert balanced.index[10:].tolist() == list(range(40, 50))
-    assert set(left_over["Label"]) == {"ham"} and left_over.index.is_monotonic_increasing
-    assert sorted([*balanced.index, *left_over.index]) == list(range(50))
+    numbers = [int(text.removeprefix("message ")) for text in left_over]
+    assert set(labels) == {0} and numbers == sorted(numbers)
+    assert sorted([*balanced.index, *numbers]) == list(range(50))
     assert balanced.equals(create_balanced_dataset(unbalanced))  # repeatable
     assert unbalanced.equals(before)
 
