@@ -27,6 +27,7 @@ from classification import (
     save_classifier,
 )
 from devices import usable_devices
+from edition import EMBEDDED
 from previous_chapters import MODEL_CONFIGS
 from saved_classifiers import SHIPPED, default_output
 from spam_data import SAMPLE_FILE, create_spam_loaders
@@ -243,9 +244,12 @@ def test_finetune_on_cached_activations_gives_the_same_in_less_work(
         load_classifier(folder / "classifiers" / "gpt2-mini-10M-sample.safetensors")[0].state_dict()
         for folder in (tmp_path, finetuned[1])
     )
+    step = classification.fine_tuning_settings(EMBEDDED.name)["lr"]
     for name, value in one.items():
         if not name.endswith("W_key.bias"):  # no output depends on it: notebook 11
-            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-4)
+            difference = (value - other[name]).abs()
+            # AdamW moves a number whose gradient is rounding noise by up to a step, on each processor another
+            assert difference.max() < step / 2 and (difference > 1e-4).float().mean() < 1e-3, name
 
 
 def test_cached_activations_are_for_one_process(command_line, monkeypatch):
