@@ -241,11 +241,11 @@ EXERCISES = {
     ),
     # 05 · A two-class head
     "05-1": Exercise(
-        right=lambda model: _size(model.out_head),
+        right=3 * 768 + 3,
         hint="Only what was made after the freezing can change. Print the shapes of its parameters.",
         mistakes=(
-            (lambda model: model.out_head.weight.numel(), "These are the weights. What else has the layer?"),
-            (lambda model: _size(model), "That is the whole model. Which parameters have requires_grad?"),
+            (3 * 768, "These are the weights. What else has the layer?"),
+            (2 * 768 + 2, "That is the head of this lesson, with two outputs."),
         ),
     ),
     "05-2": Exercise(
