@@ -94,6 +94,8 @@ def test_other_files_change_nothing(book, states):
     before = states()
     (book / "README.md").write_text("prose")
     (book / "unused.py").write_text("import data\n")
+    (book / "assets" / "__pycache__").mkdir()
+    (book / "assets" / "__pycache__" / "train.cpython-311.pyc").write_bytes(b"compiled")
     assert states() == before
 
 

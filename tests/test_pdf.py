@@ -6,6 +6,7 @@ import sys
 import pytest
 from built_book import HTML, NOTEBOOKS, ROOT, need_browser_and_pages
 from pypdf import PdfReader
+from pypdfium2 import PdfDocument
 
 from tools.make_pdf import anchor, table_of_contents
 
@@ -15,11 +16,23 @@ CHAPTERS = [chapter for _, chapters in table_of_contents(HTML) for chapter in ch
 
 
 @pytest.fixture(scope="module")
-def pdf(tmp_path_factory):
+def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("pdf") / "book.pdf"
     subprocess.run([sys.executable, ROOT / "tools/make_pdf.py", HTML, path], check=True, timeout=300)
     assert [file.name for file in path.parent.iterdir()] == ["book.pdf"]
+    return path
+
+
+@pytest.fixture(scope="module")
+def pdf(path):
     return PdfReader(path)
+
+
+@pytest.fixture(scope="module")
+def texts(path):
+    """The text of each page."""
+    with PdfDocument(path) as document:
+        return [page.get_textpage().get_text_range() for page in document]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +61,12 @@ def test_all_pages_of_the_table_of_contents_are_in_the_book():
 
 
 @pytest.mark.parametrize("page, title", CHAPTERS, ids=[page for page, _ in CHAPTERS])
-def test_chapter_starts_a_page_with_its_title(pdf, first_page_of, page, title):
-    assert words(pdf.pages[first_page_of[anchor(page)]].extract_text()).startswith(words(title))
+def test_chapter_starts_a_page_with_its_title(texts, first_page_of, page, title):
+    assert words(texts[first_page_of[anchor(page)]]).startswith(words(title))
 
 
-def test_table_of_contents_shows_the_pages(pdf, first_page_of):
-    contents = words(pdf.pages[1].extract_text())
+def test_table_of_contents_shows_the_pages(texts, first_page_of):
+    contents = words(texts[1])
     for page, title in CHAPTERS:
         assert f"{words(title)} {first_page_of[anchor(page)] + 1}" in contents
 
@@ -63,9 +76,9 @@ def test_outline_has_each_chapter(pdf):
     assert titles == ["Contents", *(words(title) for _, title in CHAPTERS)]
 
 
-def test_pages_are_numbered(pdf):
-    for number in (2, 10, len(pdf.pages)):
-        assert pdf.pages[number - 1].extract_text().split()[-1] == str(number)
+def test_pages_are_numbered(texts):
+    for number in (2, 10, len(texts)):
+        assert texts[number - 1].split()[-1] == str(number)
 
 
 def test_links_lead_into_the_book_or_to_the_web(pdf, first_page_of):
@@ -76,7 +89,7 @@ def test_links_lead_into_the_book_or_to_the_web(pdf, first_page_of):
     assert {anchor(page) for page, _ in CHAPTERS} <= set(inside) <= set(first_page_of)
 
 
-def test_solutions_are_shown(pdf):
-    text = "".join(page.extract_text() for page in pdf.pages)
+def test_solutions_are_shown(texts):
+    text = "".join(texts)
     in_notebooks = sum((HTML / page).read_text("utf-8").count("#@title Solution") for page in NOTEBOOKS)
     assert text.count("#@title Solution") == in_notebooks > 0

@@ -6,6 +6,7 @@ link works in Jupyter and on GitHub as on the pages: ../book/bibliography.md#alm
 
 from pathlib import Path
 
+from pybtex.backends.plaintext import Backend
 from pybtex.database import parse_file
 from pybtex.richtext import Text
 
@@ -16,7 +17,7 @@ HEAD = "# Bibliography\n\nThe works that this book cites, by author and year.\n"
 
 def plain(latex):
     """LaTeX's accents and braces as ordinary text."""
-    return Text.from_latex(latex).render_as("text").replace("--", "–")
+    return Text.from_latex(latex).render(Backend()).replace("--", "–")
 
 
 def names(entry):

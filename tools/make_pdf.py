@@ -159,6 +159,7 @@ def make_pdf(html, target):
         sys.exit(f"{html / FIRST_PAGE} is not there: build the pages first, with `make book`.")
     target.parent.mkdir(parents=True, exist_ok=True)
     source, parts, page_numbers = target.with_suffix(".html"), table_of_contents(html), {}
+    chapters = [anchor(page) for _, pages in parts for page, _ in pages]
     text = one_file(html, target.parent, parts)
     with open_browser() as browser:
         page = browser.new_page(java_script_enabled=False)
@@ -177,9 +178,9 @@ def make_pdf(html, target):
                 tagged=True,
             )
             reader = PdfReader(target)
+            places = {name.removeprefix("/"): place for name, place in reader.named_destinations.items()}
             page_numbers = {
-                name.removeprefix("/"): reader.get_destination_page_number(destination) + 1
-                for name, destination in reader.named_destinations.items()
+                chapter: reader.get_destination_page_number(places[chapter]) + 1 for chapter in chapters
             }
     soup = BeautifulSoup(source.read_text(encoding="utf-8"), "html.parser")
     name_outline(target, [" ".join(tag.get_text().split()) for tag in soup.select("h1, h2, h3, h4")])

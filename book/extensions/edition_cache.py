@@ -87,7 +87,8 @@ def modules_of(notebook_path, root):
 def state_of(notebook_path, root):
     """Return a short hash of all that a notebook's outputs depend on, its own code aside."""
     digest = hashlib.sha256(f"{chosen_model()} {chosen_data()} {VERSIONS}".encode())
-    paths = {path for pattern in SHARED_FILES for path in root.glob(pattern) if path.is_file()}
+    paths = {path for pattern in SHARED_FILES for path in root.glob(pattern)}
+    paths = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
     paths |= {root / f"{name}.py" for name in modules_of(notebook_path, root)}
     paths |= set(figures_of(notebook_path, root))
     for path in sorted(paths):
