@@ -127,8 +127,8 @@ with open(Path(__file__).parent / "runs", "a") as file:
 
 @pytest.mark.slow
 def test_nbval_compares_the_outputs_of_the_build_and_executes_what_has_changed(edition_cache, tmp_path):
-    for name in ("notebooks/conftest.py", "book/extensions/edition_cache.py"):
-        (tmp_path / name).parent.mkdir(parents=True)
+    for name in ("_config.yml", "notebooks/conftest.py", "book/extensions/edition_cache.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     path, module, runs = (tmp_path / name for name in ("notebooks/one.ipynb", "data.py", "runs"))
     module.write_text(NOTES)
@@ -145,7 +145,7 @@ def test_nbval_compares_the_outputs_of_the_build_and_executes_what_has_changed(e
         ).returncode
 
     assert passes("1\n") == 0 and runs.read_text() == "."  # nothing is built yet: executed
-    folder = tmp_path / edition_cache.CACHE / edition_cache.state_of(path, tmp_path)
+    folder = edition_cache.cache_folder(tmp_path, edition_cache.state_of(path, tmp_path))
     assert edition_cache.execute(path, folder, 60) is None and runs.read_text() == ".."
     assert passes("1\n") == 0 and runs.read_text() == ".."  # the run of the build is compared
     assert passes("2\n") == 1 and runs.read_text() == ".."

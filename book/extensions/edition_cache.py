@@ -23,18 +23,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 from sphinx.util import logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 from edition import EMBEDDED, chosen_data, chosen_model  # noqa: E402
 
-CACHE = "_build/.jupyter_cache"  # as _config.yml says
-# What every notebook depends on, besides its modules.
-SHARED_FILES = "*.json assets/**/* results/**/* book/figures/*.json book/*.mplstyle constraints.txt".split()
+CACHE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]["cache"]
+# What every notebook depends on, besides its modules; of the checkpoint, the hashes.
+SHARED_FILES = """*.json assets/*.csv assets/*.tsv assets/*.safetensors assets/*/*.json results/*.json
+results/*/*.npz book/figures/*.json book/*.mplstyle constraints.txt""".split()
 VERSIONS = [sys.version, *map(version, "torch numpy pandas scikit-learn matplotlib tiktoken".split())]
 
 
@@ -88,7 +91,6 @@ def state_of(notebook_path, root):
     """Return a short hash of all that a notebook's outputs depend on, its own code aside."""
     digest = hashlib.sha256(f"{chosen_model()} {chosen_data()} {VERSIONS}".encode())
     paths = {path for pattern in SHARED_FILES for path in root.glob(pattern)}
-    paths = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
     paths |= {root / f"{name}.py" for name in modules_of(notebook_path, root)}
     paths |= set(figures_of(notebook_path, root))
     for path in sorted(paths):
@@ -119,7 +121,7 @@ def read_again(app, env, added, changed, removed):
     if app.config.nb_execution_mode == "cache":
         execute_all(
             list(paths.values()),
-            [cache_folder(app, state) for state in env.notebook_states.values()],
+            [cache_folder(app.srcdir, state) for state in env.notebook_states.values()],
             app.config.nb_execution_timeout,
         )
     return [name for name, state in env.notebook_states.items() if former.get(name) != state]
@@ -137,14 +139,14 @@ def execute_all(paths, folders, timeout):
                 logging.getLogger(__name__).info("executed: %s", path.name)
 
 
-def cache_folder(app, state):
+def cache_folder(root, state):
     """Where the executed notebooks of one state are kept."""
-    return Path(app.srcdir) / app.config.nb_execution_cache_path / state
+    return Path(root) / CACHE / state
 
 
 def executed_by_the_build(notebook_path, root):
     """The notebook with the outputs of the last build, if all that they depend on is as it was; else None."""
-    folder = root / CACHE / state_of(notebook_path, root)
+    folder = cache_folder(root, state_of(notebook_path, root))
     if not folder.exists():
         return None
     cache = get_cache(folder)
@@ -158,7 +160,8 @@ def executed_by_the_build(notebook_path, root):
 def choose_cache(app, docname, source):
     """Before a notebook is read: the cache of its state."""
     if state := app.env.notebook_states.get(docname):
-        app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(cache_folder(app, state)))
+        folder = cache_folder(app.srcdir, state)
+        app.env.mystnb_config = app.env.mystnb_config.copy(execution_cache_path=str(folder))
 
 
 def setup(app):
