@@ -110,6 +110,7 @@ notebooks: $(BOOK_READY)
 bench: $(TEST_READY)
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/ways.py
 
 page-speed: $(TEST_READY)
 	$(BIN)/python benchmarks/page_speed.py
