@@ -20,10 +20,6 @@ from edition import get_tokenizer
 from fast_paths import packed_for_inference
 from variants import random_model
 
-# ---------------------------------------------------------------------------------
-# Without a language model
-# ---------------------------------------------------------------------------------
-
 
 def run_majority(sets):
     """Give every message the class shares of the training set."""
@@ -36,11 +32,7 @@ STRENGTHS = (0.01, 0.1, 1, 10, 100)  # C of the logistic regression: the larger,
 
 
 def choose_regression(features, sets):
-    """Fit a logistic regression for each kind of features and each C: the choice, and log-odds of all sets.
-
-    The best has the highest accuracy on validation, then the lowest loss. ``features`` is {kind: {set name:
-    matrix of N rows}}.
-    """
+    """Fit a logistic regression for each kind of ``features``, {kind: {set: matrix}}, and C; the best one."""
     fitted = []
     labels, validation_labels = sets["training"][1], sets["validation"][1]
     for kind, matrices in features.items():
@@ -54,33 +46,24 @@ def choose_regression(features, sets):
     return choice, {name: model.decision_function(matrix) for name, matrix in features[kind].items()}
 
 
-def tf_idf_vectorizers(strong):
-    """The features of the weak form, single words; or the ones that the strong form chooses among."""
-    if not strong:
-        return {"words": TfidfVectorizer()}
-    # one and two words, and two to five characters across words or within them; logarithm of the counts
-    words = dict(ngram_range=(1, 2), sublinear_tf=True)
-    characters = dict(ngram_range=(2, 5), sublinear_tf=True)
-    return {
-        f"words and {analyzer}": make_union(
-            TfidfVectorizer(**words), TfidfVectorizer(analyzer=analyzer, **characters)
-        )
-        for analyzer in ("char", "char_wb")
-    }
-
-
 def run_tf_idf(sets, strong=False):
-    """TF-IDF features and a logistic regression, both of scikit-learn."""
+    """TF-IDF features and a logistic regression, both of scikit-learn.
+
+    The weak form has single words; the strong one has one and two words, and two to five characters across
+    words or within them, whichever is better, with the logarithm of the counts.
+    """
+    vectorizers = {"words": TfidfVectorizer()}
+    if strong:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        pieces = [
+            TfidfVectorizer(analyzer=a, ngram_range=(2, 5), sublinear_tf=True) for a in ("char", "char_wb")
+        ]
+        vectorizers = {f"words and {part.analyzer}": make_union(words, part) for part in pieces}
     features = {}
-    for kind, vectorizer in tf_idf_vectorizers(strong).items():
+    for kind, vectorizer in vectorizers.items():
         vectorizer.fit(sets["training"][0])
         features[kind] = {name: vectorizer.transform(texts) for name, (texts, _) in sets.items()}
     return choose_regression(features, sets)
-
-
-# ---------------------------------------------------------------------------------
-# With a language model that is not trained
-# ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -94,10 +77,7 @@ def hidden_states(text, model, device):
 
 
 def run_frozen_states(sets, values, seed, name, device):
-    """A logistic regression on the frozen last hidden states, of the last token or their mean.
-
-    ``values`` are "pretrained" or "random"; ``seed`` decides the random ones.
-    """
+    """A logistic regression on the frozen last hidden states, of the last token or their mean."""
     model = random_model(name, seed) if values == "random" else load_pretrained_model(name)
     model = packed_for_inference(model.to(device))
     features = {"last token": {}, "mean of all tokens": {}}
@@ -124,10 +104,7 @@ def spam_margin(text, model, device):
 
 
 def run_zero_shot(sets, calibrated, name, device):
-    """Classify by the prompt alone, with no label: the log-odds are :func:`spam_margin`.
-
-    Calibrated: less the margin of a message that says nothing (Zhao et al. 2021).
-    """
+    """Classify by the prompt alone, with no label: :func:`spam_margin`, less that of ``CONTENT_FREE``."""
     model = packed_for_inference(load_pretrained_model(name).to(device))
     threshold = spam_margin(CONTENT_FREE, model, device) if calibrated else 0.0
     return {"threshold": threshold}, {

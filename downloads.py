@@ -151,10 +151,7 @@ class BrokenOffError(OSError):
 
 
 class Partial:
-    """The beginning of a file, ``NAME.part``, and of what: address, length and version, ``NAME.part.json``.
-
-    Without that note nothing is continued.
-    """
+    """The beginning of a file, ``NAME.part``; nothing is continued without its note, ``NAME.part.json``."""
 
     def __init__(self, target):
         self.path, self.note_path = Path(f"{target}.part"), Path(f"{target}.part.json")

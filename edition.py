@@ -37,10 +37,6 @@ SET_NAMES = ("training", "validation", "test")
 DATA_CHOICES = ("uci", "sample")  # the SMS Spam Collection, and the messages written for this book
 UCI_FOLDER = Path("sms_spam_collection")
 
-# ---------------------------------------------------------------------------------
-# Models
-# ---------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class PretrainedModel:
@@ -83,11 +79,6 @@ def find_model(name_or_size):
     raise ValueError(
         f"Unknown model {name_or_size!r}. Choose one of: {', '.join(model.name for model in MODELS)}."
     )
-
-
-# ---------------------------------------------------------------------------------
-# The choice
-# ---------------------------------------------------------------------------------
 
 
 def chosen_model():
@@ -139,10 +130,6 @@ def missing_downloads():
         missing.append("the SMS Spam Collection, 0.2 MB")
     return missing
 
-
-# ---------------------------------------------------------------------------------
-# The tokenizer's files
-# ---------------------------------------------------------------------------------
 
 TOKENIZER_FILES = ("vocab.bpe", "encoder.json")
 TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"

@@ -100,25 +100,18 @@ EXPERIMENTS = {
     "zero-shot-calibrated": {"method": "zero-shot prompt, calibrated"},
 }
 
-# Which rows are compared: the first against the second, on the same messages.
-PAIRS = (
-    *[
-        (row, "last-token")
-        for row in (
-            "first-token last-real-token mean-token head-only first-block last-two-blocks lora lora-wide "
-            "all-layers random-last-block full-context no-causal-mask"
-        ).split()
-    ],
-    ("no-padding", "last-real-token"),
-    ("random-values", "all-layers"),
-    ("frozen-states", "frozen-random"),
-    *[
-        (row, "tf-idf-best")
-        for row in "last-token last-real-token all-layers random-values frozen-states tf-idf".split()
-    ],
-    ("zero-shot", "majority"),
-    ("zero-shot-calibrated", "zero-shot"),
-)
+# Which rows are compared on the same messages: those on the right, each against the one on the left.
+COMPARED = {
+    "last-token": "first-token last-real-token mean-token head-only first-block last-two-blocks lora "
+    "lora-wide all-layers random-last-block full-context no-causal-mask",
+    "last-real-token": "no-padding",
+    "all-layers": "random-values",
+    "frozen-random": "frozen-states",
+    "tf-idf-best": "last-token last-real-token all-layers random-values frozen-states tf-idf",
+    "majority": "zero-shot",
+    "zero-shot": "zero-shot-calibrated",
+}
+PAIRS = [(row, against) for against, rows in COMPARED.items() for row in rows.split()]
 
 # Where reference_results.json has a published result for the same row with GPT-2 124M ...
 PUBLISHED_KEYS = {
@@ -151,7 +144,7 @@ NOTES = {
     "size-1558M": "the rate of 124M; a rate of its own was not searched",
 }
 
-# Rows that also answer the messages of daily use: see :func:`other_sets`.
+# Rows that also answer the messages of daily use: see ``message_sets.read_other_sets``.
 USED_ROWS = ("last-token", "last-real-token", "tf-idf", "tf-idf-best")
 
 # The learning curve: these rows with so many training messages, three subsets each. A point is
@@ -423,7 +416,8 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("row", nargs="?", help="a row of --list, or all, or report")
+    rows = ("all", "report", *EXPERIMENTS)
+    parser.add_argument("row", nargs="?", choices=rows, metavar="row", help="one of --list, all, or report")
     parser.add_argument("--list", action="store_true", help="list the rows and what each one changes")
     parser.add_argument("--model", choices=list(MODEL_CONFIGS), help="default: the variable CHOOSE_MODEL")
     parser.add_argument("--data", choices=DATA_CHOICES, nargs="+", help="default: CHOOSE_DATA")
@@ -437,8 +431,6 @@ def main():
     args = parser.parse_args()
     if args.list or args.row is None:
         return print_rows()
-    if args.row not in (*EXPERIMENTS, "all", "report"):
-        parser.error(f"unknown row {args.row!r}; choose one of: all, report, {', '.join(EXPERIMENTS)}")
     if args.row not in EXPERIMENTS and (args.again or args.learning_rate):
         parser.error(f"--again and --learning-rate are for one row, not for {args.row}")
 
@@ -448,10 +440,7 @@ def main():
         places = [Place(args.model, data, str(args.device), args.results) for data in args.data]
         if args.row == "report":
             return report(places)
-        print(
-            f"{args.model} on {', '.join(args.data)}, {args.device}: mean accuracy (lowest-highest)",
-            flush=True,
-        )
+        print(f"{args.model} on {', '.join(args.data)}, {args.device}: mean (lowest-highest)", flush=True)
         if args.row == "all":
             return run_jobs(places, args.seeds)
         for where in places:

@@ -90,7 +90,8 @@ def provide_tensors(model_size, folder):
     if embedded or tensorflow_works():
         for name in FILES:
             provide_file(model_size, folder, name)
-        if embedded and (has_shipped_index(folder) or not tensorflow_works()):
+        shipped = (ASSETS / EMBEDDED.size / INDEX_FILE).read_bytes()
+        if embedded and ((folder / INDEX_FILE).read_bytes() == shipped or not tensorflow_works()):
             return embedded_tensors(folder)
         return tensorflow_tensors(folder)
 
@@ -155,19 +156,13 @@ def known_settings(model_size):
 
 
 def verify_file(model_size, folder, name, path):
-    """Raise ``ValueError`` if ``path`` is not the published file ``name``: by hash, where one is known."""
+    """Raise ``ValueError`` if ``path`` is not the published file ``name``: by hash, else by its content."""
     if os.environ.get("GPT2_VERIFY") == "0":
         return
-    expected = known_hashes(model_size).get(name)
-    if expected is None:
-        verify_content(model_size, folder, name, path)
-    elif (found := files.sha256_of(path)) != expected:
-        raise ValueError(f"its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected {expected}")
-
-
-def verify_content(model_size, folder, name, path):
-    """Raise ``ValueError`` if a file, for whose size no hash is published, cannot be what its name says."""
-    if name == SETTINGS_FILE:
+    if expected := known_hashes(model_size).get(name):
+        if (found := files.sha256_of(path)) != expected:
+            raise ValueError(f"its SHA-256 is {found} ({path.stat().st_size:,} bytes), expected {expected}")
+    elif name == SETTINGS_FILE:
         found, expected = read_settings(path), known_settings(model_size)
         if found != expected:
             raise ValueError(f"it says {found}, but GPT-2 {model_size} has {expected}")
@@ -281,11 +276,6 @@ def tensorflow_works():
             print(f"TensorFlow is installed but cannot be imported ({reason}). Going on without it.")
         return False
     return True
-
-
-def has_shipped_index(folder):
-    """Whether a folder has the index of the checkpoint in ``assets/``, whose content ``TENSORS_FILE`` is."""
-    return (folder / INDEX_FILE).read_bytes() == (ASSETS / EMBEDDED.size / INDEX_FILE).read_bytes()
 
 
 def tensorflow_tensors(folder):

@@ -58,11 +58,6 @@ def work_on(row, where, timeout=-1):
     return lock_of(Path(where.folder) / "running" / file).acquire(timeout=timeout)
 
 
-# ---------------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------------
-
-
 def lock_of(path):
     """One process at a time changes a file of results; the same one may take the lock again."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -137,11 +132,6 @@ def key_of(row, run, set_name):
     """Name of an array of answers: ``row/rate/seed/set``; a minus stands where there is none."""
     rate, seed = run.get("learning_rate"), run["seed"]
     return f"{row}/{'-' if rate is None else f'{rate:g}'}/{'-' if seed is None else seed}/{set_name}"
-
-
-# ---------------------------------------------------------------------------------
-# One row
-# ---------------------------------------------------------------------------------
 
 
 class Record:

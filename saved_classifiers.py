@@ -18,8 +18,10 @@ def default_output(name, data_choice):
     return CLASSIFIERS / f"{name.replace(' (', '-').rstrip(')')}-{data_choice}.safetensors"
 
 
-def reserve(path, num_bytes=0):
-    """Raise ``OSError`` unless a file of this size can be made at ``path``: one is made, for a moment."""
+def reserve(path, model=None, only_trained=False):
+    """Raise ``OSError`` unless the file of a classifier can be made at ``path``: it is made, for a moment."""
+    saved = [p for p in model.parameters() if p.requires_grad or not only_trained] if model else []
+    num_bytes = sum(p.numel() for p in saved) * (2 if only_trained else 4)  # float16 or float32
     require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     require_space(path.parent, num_bytes, path.name)
@@ -29,12 +31,6 @@ def reserve(path, num_bytes=0):
         except (OSError, AttributeError) as error:  # not every system has it
             if is_disk_full(error):
                 raise OSError(f"There is no room for {num_bytes:,} bytes in {path} ({error})") from error
-
-
-def bytes_of(model, only_trained):
-    """How large the file of a classifier will be: all in float32, or what was trained in float16."""
-    saved = [p for p in model.parameters() if p.requires_grad or not only_trained]
-    return sum(p.numel() for p in saved) * (2 if only_trained else 4)
 
 
 def round_as_saved(model):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from itertools import islice
 
 from tqdm import tqdm
 
@@ -15,25 +16,19 @@ from tables import as_text, decode, records_in
 BATCH_SIZE = 32  # messages that are classified at once
 READ_SIZE, MAX_LINE = 1 << 16, 1 << 20  # bytes of a file of messages: read at once, and of one message
 
-# ---------------------------------------------------------------------------------
-# Messages
-# ---------------------------------------------------------------------------------
-
 
 def in_batches(texts):
-    for start in range(0, len(texts), BATCH_SIZE):
-        yield texts[start : start + BATCH_SIZE]
+    texts = iter(texts)
+    while batch := list(islice(texts, BATCH_SIZE)):
+        yield batch
 
 
 def read_messages(file_name, text_column=None):
-    """Open a file (``"-"``: the standard input) and return a generator of lists of its messages.
-
-    With ``text_column``, the file is a table as ``tables.py`` reads it, else each line is a message.
-    """
+    """Open a file (``"-"``: the standard input), a table or a message a line; yields lists of messages."""
     if file_name == "-":
         return messages_in(sys.stdin.buffer, "The standard input")
     if text_column is not None:
-        return with_bar(texts_of_table(file_name, text_column))
+        return with_bar(in_batches(texts_of_table(file_name, text_column)))
     file = open(file_name, "rb")
     return with_bar(messages_in(file, file_name), file)
 
@@ -50,19 +45,13 @@ def with_bar(batches, file=None):
 
 
 def texts_of_table(path, text_column):
-    """Yield lists of the texts of one column of a table, line by line."""
-    batch, found = [], False
+    """Yield the texts of one column of a table, line by line."""
+    line = None
     for line, record in records_in(path):
         if text_column not in record:
             raise ValueError(f"{path}, line {line} has no {text_column!r}, only {', '.join(record)}.")
-        batch.append(as_text(record[text_column]))
-        found = True
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-    if not found:
+        yield as_text(record[text_column])
+    if line is None:
         raise ValueError(f"{path} has no rows.")
 
 
@@ -87,10 +76,6 @@ def messages_in(file, where):
     if not found:
         raise ValueError(f"{where} has no messages.")
 
-
-# ---------------------------------------------------------------------------------
-# Results
-# ---------------------------------------------------------------------------------
 
 FORMATS = ("tsv", "jsonl", "csv")
 
@@ -122,10 +107,6 @@ def begin_results(format):
     if format == "csv":
         print("label,probability,text")
 
-
-# ---------------------------------------------------------------------------------
-# Streams
-# ---------------------------------------------------------------------------------
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

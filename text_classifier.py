@@ -26,10 +26,12 @@ from edition import DATA_CHOICES, EMBEDDED, MODELS, SET_NAMES, chosen_data, chos
 # isort: split
 import torch
 
+import distributed
 import export
 import own_data
 import report
 import report_page
+import streams
 import tables
 from classification import (
     CLASS_NAMES,
@@ -41,13 +43,6 @@ from classification import (
     train_as_published,
 )
 from devices import choose_device, device_named
-from distributed import (
-    DistributedClassifier,
-    is_first_process,
-    num_processes,
-    one_after_the_first,
-    process_group,
-)
 from fast_paths import TokenClassifier
 from files import new_folder, sha256_of
 from own_training import LAYERS, build_own_classifier, fine_tune, ladder
@@ -55,23 +50,13 @@ from previous_chapters import MODEL_CONFIGS, model_config
 from reading import Reader, predict
 from saved_classifiers import (
     CLASSIFIERS,
-    bytes_of,
     chosen_classifier,
     default_output,
     reserve,
     round_as_saved,
     save_somewhere,
 )
-from streams import (
-    FORMATS,
-    begin_results,
-    harmless,
-    in_batches,
-    note,
-    prepare_streams,
-    read_messages,
-    result_line,
-)
+from streams import harmless, note
 
 # ---------------------------------------------------------------------------------
 # The commands
@@ -107,24 +92,24 @@ def finetune_as_published(args):
         raise ValueError(f"{options}: for a file of your own. {args.data} is trained on as published.")
     epochs = args.epochs or 5
     output = Path(args.output or default_output(args.model, args.data))
-    with process_group(args.device) as device:
-        if args.cached and num_processes() > 1:
+    with distributed.process_group(args.device) as device:
+        if args.cached and distributed.num_processes() > 1:
             raise ValueError("Cached activations are for one process. Leave out either --cached or torchrun.")
-        if is_first_process():
+        if distributed.is_first_process():
             reserve(output)
-        with one_after_the_first():
+        with distributed.one_after_the_first():
             loaders = load_messages(args.model, args.data)
             model = build_classifier(args.model).to(device)
-        if is_first_process():
-            reserve(output, bytes_of(model, args.only_trained))
+        if distributed.is_first_process():
+            reserve(output, model, args.only_trained)
 
         network = model
-        if num_processes() > 1:
-            network = DistributedClassifier(model)
+        if distributed.num_processes() > 1:
+            network = distributed.DistributedClassifier(model)
         if args.cached:
             network = TokenClassifier(model)
         train_as_published(network, *loaders[:2], args.model, device, epochs, args.learning_rate)
-        if not is_first_process():
+        if not distributed.is_first_process():
             return
         if args.only_trained:
             round_as_saved(model)
@@ -138,7 +123,7 @@ def finetune_as_published(args):
 
 def finetune_table(args):
     """Check a table, fine-tune on it as notebook 12 does, measure on its test set, save the classifier."""
-    if num_processes() > 1:
+    if distributed.num_processes() > 1:
         raise ValueError("A file of your own is for one process. Leave out torchrun.")
     if args.cached and args.layers == "all":
         raise ValueError("--cached needs frozen layers, and with --layers all there are none.")
@@ -148,7 +133,7 @@ def finetune_table(args):
     sets, facts = checked_sets(args, max_length)
     names = own_data.class_names(sets["training"])
     model = build_own_classifier(args.model, len(names), args.layers, args.seed).to(args.device)
-    reserve(output, bytes_of(model, args.only_trained))
+    reserve(output, model, args.only_trained)
     rates = [args.learning_rate] if args.learning_rate else ladder(args.model, args.layers)
     weighted = args.imbalance == "weights"
     options = {"weighted": weighted, "cached": args.cached, "seed": args.seed, "say": note}
@@ -209,7 +194,7 @@ def run_evaluate(args):
     table, which = own_data.table_to_measure(args.data, columns, settings, note)
     measured = report.measure_table(Reader(model, settings, args.device), settings, table)
     about = {"classifier": str(path), "model": settings["model"], "trained_on": settings["data"]}
-    begin_results(args.format)
+    streams.begin_results(args.format)
     print(WRITERS[args.format]({**about, "data": which, **measured}))
 
 
@@ -248,10 +233,12 @@ def run_classify(args):
     threshold = settings["threshold"] if args.threshold is None else args.threshold
     about = f"; threshold {threshold}" if len(names) == 2 else f"; {len(names)} classes"
     note(f"{path}: {settings['model']}, fine-tuned on {settings['data']}{about}")
-    batches = in_batches(args.texts) if args.file is None else read_messages(args.file, args.text_column)
+    batches = streams.in_batches(args.texts)
+    if args.file is not None:
+        batches = streams.read_messages(args.file, args.text_column)
 
     reader, number = Reader(model, settings, args.device), 0
-    begin_results(args.format)
+    streams.begin_results(args.format)
     for texts in batches:
         probabilities = reader.probabilities(texts)
         for text, row, label in zip(texts, probabilities.tolist(), predict(probabilities.numpy(), threshold)):
@@ -261,7 +248,7 @@ def run_classify(args):
                 length = f"it has {num_tokens} tokens, the classifier reads {max_length}"
                 note(f"Message {number} was cut: {length}.")
             shown = 1 if tuple(names) == CLASS_NAMES else label
-            print(result_line(names[label], row[shown], text, args.format))
+            print(streams.result_line(names[label], row[shown], text, args.format))
         sys.stdout.flush()
 
 
@@ -338,11 +325,7 @@ def make_parser():
     rates = f"default: {MODELS[1].learning_rate}, for {EMBEDDED.name} {EMBEDDED.learning_rate}"
     add = parsers["finetune"].add_argument
     add("--data", type=data_source, help=f"uci, sample, or {own_file}. Default: CHOOSE_DATA, else uci")
-    add(
-        "--epochs",
-        type=count,
-        help="default: 5; for a file of your own at most 10, fewer if it gets no better",
-    )
+    add("--epochs", type=count, help="default: 5; for a file of your own 10, or until it gets no better")
     add("--learning-rate", type=rate, help=f"{rates}; for a file of your own the best of three")
     add("--output", metavar="FILE", help=f"default: named after model and data, in {CLASSIFIERS}; replaced")
     add("--cached", action="store_true", help="the same sooner: compute the frozen blocks once (notebook 11)")
@@ -360,21 +343,13 @@ def make_parser():
 
     for command in ("evaluate", "classify", "export"):
         add = parsers[command].add_argument
-        add(
-            "--classifier",
-            metavar="FILE",
-            help=f"default: the newest in {CLASSIFIERS}, else that of the book",
-        )
+        add("--classifier", metavar="FILE", help=f"default: newest in {CLASSIFIERS}, else that of the book")
 
     again = "of the file that it was trained on, its test set"
     for command in ("evaluate", "export"):
         add = parsers[command].add_argument
         add("--data", type=data_source, help=f"labelled texts: uci, sample, or {own_file}; {again}")
-        add(
-            "--text-column",
-            metavar="NAME",
-            help="default: as in training; guessed where there are two columns",
-        )
+        add("--text-column", metavar="NAME", help="default: as in training; among two columns guessed")
         add("--label-column", metavar="NAME", help="the same")
 
     add = parsers["evaluate"].add_argument
@@ -384,24 +359,16 @@ def make_parser():
     add = parsers["classify"].add_argument
     add("texts", nargs="*", metavar="TEXT", help="a message; one that begins with - stands behind --")
     add("--file", help="a UTF-8 file with one message a line, blank lines skipped; - is the standard input")
-    add(
-        "--text-column",
-        metavar="NAME",
-        help=f"the file is a table, {' '.join(tables.FORMATS)}, with texts here",
-    )
+    add("--text-column", metavar="NAME", help=f"of the table --file: {' '.join(tables.FORMATS)}")
     formats = "lines that give each text back exactly; csv begins with a header. Default: lines to read"
-    add("--format", choices=FORMATS, help=formats)
+    add("--format", choices=streams.FORMATS, help=formats)
     second = "the second of two classes, such as spam, from this probability on; default: that of the file"
     add("--threshold", type=probability, help=second)
 
     add = parsers["export"].add_argument
     add("--to", choices=("hf", "onnx"), required=True, help="for Transformers, or for ONNX Runtime")
     add("--output", metavar="FOLDER", required=True, help="a new folder")
-    add(
-        "--int8",
-        action="store_true",
-        help="for ONNX: also a model with weights of 8 bits, measured on --data",
-    )
+    add("--int8", action="store_true", help="for ONNX: also with weights of 8 bits, measured on --data")
     return parser
 
 
@@ -429,10 +396,11 @@ def read_arguments():
 
 def main():
     """Run the command line: exit status 0, 1 after an error, 2 if the command itself is wrong."""
-    prepare_streams()
+    streams.prepare_streams()
     try:
         args = read_arguments()
-        if args.command == "finetune" or is_first_process():  # under torchrun, one is enough for the others
+        # Under torchrun, one process is enough for the other commands.
+        if args.command == "finetune" or distributed.is_first_process():
             args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads the output has seen enough, as in "... | head -1"

@@ -21,10 +21,6 @@ from edition import SET_NAMES
 from fast_paths import TokenClassifier, pick_token
 from variants import build_model
 
-# ---------------------------------------------------------------------------------
-# Fine-tuning one row
-# ---------------------------------------------------------------------------------
-
 
 def clock(device):
     """Seconds of processor time on a CPU, which other programs do not disturb; else of wall time."""
@@ -62,13 +58,9 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
     """Fine-tune one row with one seed: with the base setting, the recipe of notebook 08.
 
     Every pass over the training loader draws a random number, also those that only look at the
-    loss. So the looks are those of notebook 08, and with them the order of the messages.
-
-    Args:
-        loaders (list of DataLoader): training, validation, test.
-        seed (int): decides the values of the new head and the order of the messages.
-        learning_rate (float): of AdamW.
-        memory (dict): see :class:`TokenClassifier`.
+    loss. So the looks are those of notebook 08, and with them the order of the messages. The seed decides it,
+    and the values of the new head; the loaders are those of the three sets; ``memory`` is that of
+    :class:`TokenClassifier`.
 
     Returns:
         tuple: the TokenClassifier, and a dict with ``seed learning_rate seconds`` (of training
@@ -78,12 +70,8 @@ def fine_tune_row(settings, name, loaders, seed, learning_rate, device, memory=N
     """
     model = build_model(settings, name, seed).to(device)
     classifier = TokenClassifier(model, settings["token"], memory)
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=learning_rate,
-        weight_decay=settings["weight_decay"],
-        fused=True,  # the same update in one pass over the values
-    )
+    weight_decay = settings["weight_decay"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     train_loader, val_loader, _ = loaders
     looks = {"eval_freq": 50, "eval_iter": 5}
     torch.manual_seed(seed)  # the order of the messages
@@ -135,11 +123,6 @@ def choose_learning_rate(tried, num_messages):
     return best_on_validation(accepted, num_messages)["learning_rate"]
 
 
-# ---------------------------------------------------------------------------------
-# What a training costs
-# ---------------------------------------------------------------------------------
-
-
 def megabytes(kind):
     """Memory of this process on Linux: ``"VmRSS"`` what it holds, ``"VmHWM"`` the most it held; else None."""
     with contextlib.suppress(OSError):
@@ -150,8 +133,7 @@ def training_cost(settings, name, train_loader, steps=10):
     """Cost of plain training, one thread, without the short cuts of :class:`TokenClassifier`."""
     torch.set_num_threads(1)
     model = build_model(settings, name, 123)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     batches = iter(train_loader)
     before = megabytes("VmRSS")
     with contextlib.suppress(OSError):  # Linux: the most is counted from here on

@@ -167,7 +167,7 @@ def test_published_training_takes_no_options_of_tables(command_line, option):
 
 
 def test_several_processes_are_for_the_published_training(finetune, monkeypatch):
-    monkeypatch.setattr(text_classifier, "num_processes", lambda: 2)
+    monkeypatch.setattr(text_classifier.distributed, "num_processes", lambda: 2)
     with pytest.raises(SystemExit, match="one process. Leave out torchrun"):
         finetune(news())
 

@@ -253,7 +253,7 @@ def test_finetune_on_cached_activations_gives_the_same_in_less_work(
 
 
 def test_cached_activations_are_for_one_process(command_line, monkeypatch):
-    monkeypatch.setattr(text_classifier, "num_processes", lambda: 2)
+    monkeypatch.setattr(text_classifier.distributed, "num_processes", lambda: 2)
     with pytest.raises(SystemExit, match="for one process. Leave out either --cached or torchrun"):
         command_line(*FINETUNE, "--cached")
 

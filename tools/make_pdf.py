@@ -3,9 +3,9 @@
     python tools/make_pdf.py [BUILT_PAGES [PDF]]     # default: _build/html _build/pdf/book.pdf
 
 The pages are put one after the other into one HTML file, in the order of the table of
-contents; links between them become links inside the PDF. The browser prints that file
-twice: the first print says on which page each chapter starts, the second one shows it in
-the table of contents. What print changes in a page is in book/_static/book.css.
+contents; links between them become links inside the PDF. The browser prints that file, which
+says on which page each chapter starts, and once more only the table of contents, with these
+numbers in place of "000". What print changes in a page is in book/_static/book.css.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, SoupStrainer
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import NameObject, TextStringObject
 
@@ -28,6 +28,15 @@ FOOTER = """
 <div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
   <span class="pageNumber"></span>
 </div>"""
+PRINT = {
+    "prefer_css_page_size": True,
+    "print_background": True,
+    "display_header_footer": True,
+    "header_template": "<span></span>",
+    "footer_template": FOOTER,
+    "outline": True,
+    "tagged": True,
+}
 SHELL = """<!DOCTYPE html>
 <html lang="en" data-theme="light" data-mode="light">
 <head><meta charset="utf-8"><title>{title}</title>{styles}<style>
@@ -142,9 +151,21 @@ def outline_entries(entry):
         entry = entry.get("/Next")
 
 
-def name_outline(path, headings):
-    """Give the outline the words of the headings: Chromium writes some of them twice."""
+def page_of(path):
+    """{name of a place in the PDF: its page, counted from 1}."""
+    reader = PdfReader(path)
+    return {
+        name.removeprefix("/"): reader.get_destination_page_number(place) + 1
+        for name, place in reader.named_destinations.items()
+    }
+
+
+def finish(path, contents, headings):
+    """Number the table of contents, and give the outline the words of the headings: Chromium doubles some."""
     writer = PdfWriter(path, incremental=True)  # adds what changes, which is little
+    for page, numbered in zip(writer.pages[1:], PdfReader(contents).pages):
+        for key in ("/Contents", "/Resources"):  # what is drawn and with what; the links stay
+            page[NameObject(key)] = numbered.raw_get(key).clone(writer)
     entries = list(outline_entries(writer.root_object["/Outlines"].get_object().get("/First")))
     if len(entries) != len(headings):
         raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
@@ -158,34 +179,30 @@ def make_pdf(html, target):
     if not (html / FIRST_PAGE).exists():
         sys.exit(f"{html / FIRST_PAGE} is not there: build the pages first, with `make book`.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    source, parts, page_numbers = target.with_suffix(".html"), table_of_contents(html), {}
+    source, contents = target.with_suffix(".html"), target.with_suffix(".contents.pdf")
+    parts = table_of_contents(html)
     chapters = [anchor(page) for _, pages in parts for page, _ in pages]
     text = one_file(html, target.parent, parts)
     with open_browser() as browser:
         page = browser.new_page(java_script_enabled=False)
-        for _ in range(2):
-            contents = contents_list(parts, page_numbers)
-            source.write_text(text.replace(CONTENTS, contents), encoding="utf-8")
+
+        def print_pdf(path, page_numbers, page_ranges=""):
+            source.write_text(text.replace(CONTENTS, contents_list(parts, page_numbers)), encoding="utf-8")
             page.goto(source.resolve().as_uri())
-            page.pdf(
-                path=target,
-                prefer_css_page_size=True,
-                print_background=True,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=FOOTER,
-                outline=True,
-                tagged=True,
-            )
-            reader = PdfReader(target)
-            places = {name.removeprefix("/"): place for name, place in reader.named_destinations.items()}
-            page_numbers = {
-                chapter: reader.get_destination_page_number(places[chapter]) + 1 for chapter in chapters
-            }
-    soup = BeautifulSoup(source.read_text(encoding="utf-8"), "html.parser")
-    name_outline(target, [" ".join(tag.get_text().split()) for tag in soup.select("h1, h2, h3, h4")])
+            page.pdf(path=path, page_ranges=page_ranges, **PRINT)
+
+        print_pdf(target, dict.fromkeys(chapters, "000"))
+        page_numbers = page_of(target)
+        print_pdf(contents, page_numbers, f"2-{page_numbers[chapters[0]] - 1}")
+    headings = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["h1", "h2", "h3", "h4"]))
+    finish(
+        target,
+        contents,
+        [" ".join(tag.get_text().split()) for tag in headings.find_all(True, recursive=False)],
+    )
     source.unlink()
-    print(f"The book as a PDF of {len(reader.pages)} pages: {target}")
+    contents.unlink()
+    print(f"The book as a PDF of {len(PdfReader(target).pages)} pages: {target}")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ Live.define("loss", (ui, body) => {
       svg("line", { x1: x(0), x2: x(0), y1: 4, y2: base + room, class: "live-decision" }),
       plot.text(x(0) - 8, 12, words.calledHam, { "text-anchor": "end", class: "live-strong" }),
       plot.text(x(0) + 8, 12, words.calledSpam, { class: "live-strong" }),
-      plot.text(10, base - 8, words.spam), plot.text(10, base + 18, words.ham),
       svg("line", { x1: 8, x2: width - 8, y1: base, y2: base, class: "live-line" }),
       plot.pile(points.filter((p) => labels[p.i] === 1), x, base, true, radius, room - 8),
       plot.pile(points.filter((p) => labels[p.i] === 0), x, base, false, radius, room - 8),
+      plot.text(10, base - 8, words.spam, { class: "live-halo" }), plot.text(10, base + 18, words.ham, { class: "live-halo" }),
       plot.ticks(-reach, reach, 6).map((v) => plot.text(x(v), base + room + 18, number(v), { "text-anchor": "middle" })),
       plot.text(width / 2, base + room + 36, words.margin, { "text-anchor": "middle", class: "live-axisname" }),
     ] };
@@ -51,16 +51,16 @@ Live.define("loss", (ui, body) => {
     const highest = Math.max(1, ...[-WIDEST, WIDEST].map(lossAt)), left = 44, gap = 22, height = 96;
     const x = plot.scale([-WIDEST, WIDEST], [left, width - 8]);
     const one = (top, points, y, name, format, ends, extra) => [
-      plot.text(left, top - 8, name, { class: "live-strong" }),
+      plot.text(left, top - 8, name, { class: "live-strong live-halo" }),
       ends.map((v) => [svg("line", { x1: left, x2: width - 8, y1: y(v), y2: y(v), class: "live-grid" }), plot.text(left - 6, y(v) + 4, format(v), { "text-anchor": "end" })]),
       svg("polyline", { points: points.map(([b, v]) => `${x(b)},${y(v)}`).join(" "), class: `live-curve ${extra}` }),
     ];
     const ya = plot.scale([0, 1], [24 + height, 24]), yl = plot.scale([0, highest], [24 + 2 * height + gap + 20, 24 + height + gap + 20]);
     const s = slopeAt(bias), reach = 1.6, bottom = 24 + 2 * height + gap + 20;
     return { height: bottom + 44, children: [
+      svg("line", { x1: x(bias), x2: x(bias), y1: 18, y2: bottom, class: "live-decision" }),
       one(24, stairs(), ya, words.accuracy, (v) => percent(v), [0, 0.5, 1], "live-stairs"),
       one(24 + height + gap + 20, steps.map((b) => [b, lossAt(b)]), yl, words.loss, (v) => (v === Math.log(2) ? words.log2 : number(v, 1)), [Math.log(2), highest], ""),
-      svg("line", { x1: x(bias), x2: x(bias), y1: 18, y2: bottom, class: "live-decision" }),
       svg("line", { x1: x(bias - reach), x2: x(bias + reach), y1: yl(lossAt(bias) - s * reach), y2: yl(lossAt(bias) + s * reach), class: "live-tangent" }),
       svg("circle", { cx: x(bias), cy: ya(accuracyAt(bias)), r: 5, fill: "currentColor" }),
       svg("circle", { cx: x(bias), cy: yl(lossAt(bias)), r: 5, fill: "currentColor" }),

@@ -21,16 +21,17 @@ Live.define("threshold", (ui, body) => {
   const model = ui.modelBar(() => read());
 
   const dots = plot.drawing({ role: "img", "aria-label": words.dots }, (width) => {
-    const room = 84, base = room + 18, radius = width < 480 ? 2.5 : 3.5, x = plot.scale([0, 1], [14, width - 14]), t = threshold.value;
+    const room = 84, base = room + 14, radius = width < 480 ? 2.5 : 3.5, x = plot.scale([0, 1], [14, width - 14]), t = threshold.value;
     const points = (list, first, right) => list.map((p, i) => ({ x: p, i: first + i, wrong: (p >= t) !== right }));
-    return { height: 2 * room + 62, children: [
-      plot.text(4, base - room + 2, words.spamRow), plot.text(4, base + room + 4, words.hamRow),
+    // The line goes from side to side, and may be anywhere: the names of the rows stand above and below its ends.
+    return { height: 2 * room + 64, children: [
+      plot.text(4, 12, words.spamRow), plot.text(4, base + room + 11, words.hamRow),
       svg("line", { x1: x(0), x2: x(1), y1: base, y2: base, class: "live-line" }),
       plot.pile(points(spam, 0, true), x, base, true, radius, room - 12), plot.pile(points(ham, spam.length, false), x, base, false, radius, room - 12),
-      svg("line", { x1: x(t), x2: x(t), y1: 4, y2: base + room, class: "live-decision" }),
-      own !== null && [svg("path", { d: `M${x(own)} ${base - 12} l9 12 l-9 12 l-9 -12 z`, fill: "currentColor" }), plot.text(x(own), base - 17, words.mark, { "text-anchor": own > 0.85 ? "end" : own < 0.15 ? "start" : "middle", class: "live-strong" })],
-      plot.ticks(0, 1, 5).map((v) => plot.text(x(v), base + room + 22, percent(v), { "text-anchor": "middle" })),
-      plot.text(width / 2, base + room + 40, words.probability, { "text-anchor": "middle", class: "live-axisname" }),
+      svg("line", { x1: x(t), x2: x(t), y1: 18, y2: base + room - 3, class: "live-decision" }),
+      own !== null && [svg("path", { d: `M${x(own)} ${base - 12} l9 12 l-9 12 l-9 -12 z`, fill: "currentColor" }), plot.text(x(own), base - 17, words.mark, { "text-anchor": own > 0.85 ? "end" : own < 0.15 ? "start" : "middle", class: "live-strong live-halo" })],
+      plot.ticks(0, 1, 5).map((v) => plot.text(x(v), base + room + 28, percent(v), { "text-anchor": "middle" })),
+      plot.text(width / 2, base + room + 46, words.probability, { "text-anchor": "middle", class: "live-axisname" }),
     ] };
   });
   for (const kind of ["pointermove", "pointerdown"]) {

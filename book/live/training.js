@@ -33,10 +33,10 @@ Live.define("training", (ui, body) => {
       svg("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "live-line" }),
       svg("line", { x1: x(0), x2: x(0), y1: 4, y2: base + room, class: "live-decision" }),
       plot.text(x(0) - 8, 12, words.calledHam, { "text-anchor": "end" }), plot.text(x(0) + 8, 12, words.calledSpam),
-      plot.text(10, top + 14, words.spam, { class: "live-strong" }), plot.text(10, base + room - 4, words.ham, { class: "live-strong" }),
       svg("polyline", { points: trail.join(" "), class: "live-tangent" }),
       plot.pile(points.filter((p) => labels[p.i] === 1), x, base, true, radius, room - 12),
       plot.pile(points.filter((p) => labels[p.i] === 0), x, base, false, radius, room - 12),
+      plot.text(10, top + 14, words.spam, { class: "live-strong live-halo" }), plot.text(10, base + room - 4, words.ham, { class: "live-strong live-halo" }),
       plot.ticks(-reach, reach, 6).map((v) => plot.text(x(v), base + room + 18, number(v), { "text-anchor": "middle" })),
       plot.text(width / 2, base + room + 36, words.margin, { "text-anchor": "middle", class: "live-axisname" }),
     ] };
