@@ -54,7 +54,7 @@ help:
 	@echo "make no-avx     check the stored outputs as a processor without AVX computes them"
 	@echo "make lint       check the code of modules, tests and notebooks"
 	@echo "make notebooks  execute all notebooks and store their outputs"
-	@echo "make bench      measure the speed beside transformers, ONNX Runtime and others: results/benchmark.json"
+	@echo "make bench      measure the speed beside transformers, ONNX Runtime and others: results/*.json"
 	@echo "make page-speed measure the built pages with Lighthouse (needs Node and Chromium): results/page_speed.json"
 	@echo "make repository URL=https://github.com/OWNER/NAME   set where the book is published: buttons, badges, Colab"
 	@echo "make lab        open JupyterLab"
