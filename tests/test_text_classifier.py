@@ -119,7 +119,6 @@ runpy.run_path(sys.argv[1])
         "previous_chapters.py",
         "benchmarks/speed.py",
         "benchmarks/scale.py",
-        "benchmarks/ways.py",
         "tests/conftest.py",
     ],
 )
