@@ -27,6 +27,7 @@ from evidence import (
 from records import key_of
 
 NUM_NEW_LABELS = 200  # messages of the other collection that are labelled, for a threshold of its own
+RANDOM_TWINS = (("frozen-states", "frozen-random"), ("all-layers", "random-values"))
 RECALLS = np.linspace(0.05, 1, 20)  # points of the precision-recall curve
 
 
@@ -89,8 +90,12 @@ def compare_pairs(correct, pairs):
 
 
 def find_curves(answers, whole, rows, sizes, subsets):
-    """Test accuracy of each row for each number of training messages, and against the strong baseline."""
-    curves, pairs = {}, []
+    """Test accuracy of each row for each number of training messages, and two questions about them.
+
+    Is a row better than the strong baseline, and is the pretrained model better than its random twin? Each
+    question has a table of its own.
+    """
+    curves = {}
     correct = {row: whole.correct(row) for row in rows if row in whole}
     for row in rows:
         for n in sizes:
@@ -100,11 +105,13 @@ def find_curves(answers, whole, rows, sizes, subsets):
                 curves.setdefault(row, {})[str(n)] = mean_accuracy(correct[f"{row}@{n}"])
         if row in curves and row in whole:
             curves[row]["all"] = mean_accuracy(correct[row])
-    for row in curves:
-        for n in sizes:
-            if row != "tf-idf-best" and {f"{row}@{n}", f"tf-idf-best@{n}"} <= correct.keys():
-                pairs.append((f"{row}@{n}", f"tf-idf-best@{n}"))
-    return {"test": curves, "comparisons": compare_pairs(correct.get, pairs)}
+
+    def compared(questions):
+        pairs = [(f"{row}@{n}", f"{other}@{n}") for row, other in questions for n in sizes]
+        return compare_pairs(correct.get, [pair for pair in pairs if set(pair) <= correct.keys()])
+
+    against_baseline = [(row, "tf-idf-best") for row in curves if row != "tf-idf-best"]
+    return {"test": curves, "comparisons": compared(against_baseline), "pretraining": compared(RANDOM_TWINS)}
 
 
 def find_other_collection(answers, row):

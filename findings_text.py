@@ -85,5 +85,6 @@ def print_findings(found, keys, notes):
     """Print the findings of one model and data set."""
     print_accuracies(found["accuracies"], notes)
     print("\nDifferences in test accuracy, 95 % interval, p with Holm's correction over each table")
-    print_comparisons(found["comparisons"] + found["learning curves"]["comparisons"], keys)
+    curves = found["learning curves"]
+    print_comparisons(found["comparisons"] + curves["comparisons"] + curves["pretraining"], keys)
     print_use(found)

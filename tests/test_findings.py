@@ -27,6 +27,7 @@ from trials import choose_learning_rate
 EMBEDDED = "gpt2-mini (10M)"
 SIZES = (32, 64)
 SHIFTS = {"tf-idf-best": 3.0, "last-token": 1.0, "first-token": 0.2, "majority": 0.0}
+SHIFTS |= {"frozen-states": 2.0, "frozen-random": 0.5}
 
 
 @pytest.fixture
@@ -64,6 +65,8 @@ def test_findings_of_made_up_answers(made_up, tmp_path, capsys):
     curves = found["learning curves"]
     assert set(curves["test"]["last-token"]) == {"32", "64", "all"}
     assert {line["verdict"] for line in curves["comparisons"]} == {"worse"}
+    pretraining = [(line["row"], line["against"], line["verdict"]) for line in curves["pretraining"]]
+    assert pretraining == [(f"frozen-states@{n}", f"frozen-random@{n}", "better") for n in SIZES]
     for row, shift in (("last-token", 1.0), ("tf-idf-best", 3.0)):
         other, real = found["other collection"][row], found["real share"][row]
         assert other["area under the ROC curve"][0] == pytest.approx({1.0: 0.76, 3.0: 0.98}[shift], abs=0.03)
