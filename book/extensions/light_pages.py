@@ -23,7 +23,7 @@ from sphinx.errors import ExtensionError
 from style_sheets import names_in, names_on, read_sheet, used_styles, with_icons_inside
 
 SHEET = "_static/light.css"
-LARGE = 40_000  # bytes of an image
+LARGE = 20_000  # bytes of an image
 DESCRIPTION = 155  # characters, what search engines show
 
 LINK = re.compile(r"[ \t]*<link\b[^>]*>\n?")
