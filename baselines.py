@@ -54,11 +54,13 @@ def run_tf_idf(sets, strong=False):
     """
     vectorizers = {"words": TfidfVectorizer()}
     if strong:
-        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        pieces = [
-            TfidfVectorizer(analyzer=a, ngram_range=(2, 5), sublinear_tf=True) for a in ("char", "char_wb")
-        ]
-        vectorizers = {f"words and {part.analyzer}": make_union(words, part) for part in pieces}
+        vectorizers = {
+            f"words and {analyzer}": make_union(
+                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+                TfidfVectorizer(analyzer=analyzer, ngram_range=(2, 5), sublinear_tf=True),
+            )
+            for analyzer in ("char", "char_wb")
+        }
     features = {}
     for kind, vectorizer in vectorizers.items():
         vectorizer.fit(sets["training"][0])

@@ -77,12 +77,10 @@ def atomic_file(target):
     """Give a temporary path to write; it becomes ``target`` only if the block ends without an error."""
     target = Path(target)
     remove_leftovers(target)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    handle, name = locked_file(target)
     partial = Path(name)
     try:
         with os.fdopen(handle) as file:
-            with suppress(OSError):  # some network folders have no locks
-                lock(file)
             yield partial
             if fcntl is None:  # Windows, where an open file keeps its name
                 file.close()
@@ -92,9 +90,31 @@ def atomic_file(target):
         partial.unlink(missing_ok=True)
 
 
+def locked_file(target):
+    """Make a temporary file beside ``target``, locked until it is closed: so it is no leftover.
+
+    Until it is locked, another process that writes ``target`` may take it for one; then the next is made.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        try:
+            lock(handle)
+            is_ours = os.path.exists(name)
+        except BlockingIOError:
+            is_ours = False
+        except OSError:  # some network folders have no locks
+            is_ours = True
+        if is_ours:
+            return handle, name
+        os.close(handle)
+
+
 @contextmanager
 def new_folder(target):
-    """Give a temporary folder to fill; it becomes ``target`` only if the block ends without an error."""
+    """Give a temporary folder to fill; it becomes ``target`` only if the block ends without an error.
+
+    Raises ``FileExistsError`` if ``target`` is there already and is no empty folder.
+    """
     target = Path(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise FileExistsError(f"{target} is there already. Name a new folder, or remove that one.")
@@ -163,7 +183,7 @@ def remove_leftovers(target):
     """Remove temporary files of :func:`atomic_file` whose process was killed before it could do so."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         with suppress(OSError):  # such as BlockingIOError: another process writes it
-            if leftover.stat().st_size:  # one without content is perhaps not locked yet
+            if leftover.is_file():
                 with open(leftover, "rb") as file:
                     lock(file)
                 leftover.unlink()

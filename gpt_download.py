@@ -90,8 +90,7 @@ def provide_tensors(model_size, folder):
     if embedded or tensorflow_works():
         for name in FILES:
             provide_file(model_size, folder, name)
-        shipped = (ASSETS / EMBEDDED.size / INDEX_FILE).read_bytes()
-        if embedded and ((folder / INDEX_FILE).read_bytes() == shipped or not tensorflow_works()):
+        if embedded and (has_shipped_index(folder) or not tensorflow_works()):
             return embedded_tensors(folder)
         return tensorflow_tensors(folder)
 
@@ -276,6 +275,11 @@ def tensorflow_works():
             print(f"TensorFlow is installed but cannot be imported ({reason}). Going on without it.")
         return False
     return True
+
+
+def has_shipped_index(folder):
+    """Whether a folder has the index of the checkpoint in ``assets/``, whose content ``TENSORS_FILE`` is."""
+    return (folder / INDEX_FILE).read_bytes() == (ASSETS / EMBEDDED.size / INDEX_FILE).read_bytes()
 
 
 def tensorflow_tensors(folder):

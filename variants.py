@@ -11,7 +11,12 @@ import math
 import torch
 import torch.nn as nn
 
-from classification import add_classification_head, freeze_all_layers, load_pretrained_model
+from classification import (
+    add_classification_head,
+    freeze_all_layers,
+    load_pretrained_model,
+    unfreeze_last_block,
+)
 from edition import MODELS_DIR
 from previous_chapters import GPTModel, model_config
 
@@ -75,9 +80,12 @@ def remove_causal_mask(model):
 def unfreeze(model, settings):
     """Mark what the row trains; everything else in the model is frozen already, except the new head."""
     layers = settings["layers"]
-    blocks = {"first block": [0], "last block": [-1], "last two blocks": [-2, -1]}.get(layers, [])
-    for i in blocks:
-        model.trf_blocks[i].requires_grad_(True)
+    if layers in ("last block", "last two blocks"):
+        unfreeze_last_block(model)
+    if layers == "last two blocks":
+        model.trf_blocks[-2].requires_grad_(True)
+    if layers == "first block":
+        model.trf_blocks[0].requires_grad_(True)
         model.final_norm.requires_grad_(True)
     if layers == "LoRA":
         add_lora(model, settings["lora_rank"], settings["lora_alpha"], settings["lora_on"])

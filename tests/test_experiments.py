@@ -407,7 +407,7 @@ def command_line(monkeypatch):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["middle-token"], "invalid choice: 'middle-token' (choose from"),
+        (["middle-token"], "unknown row 'middle-token'; choose one of: all, report, last-token"),
         (["all", "--again"], "for one row, not for all"),
         (["report", "--learning-rate", "0.1"], "for one row, not for report"),
         *[

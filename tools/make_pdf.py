@@ -161,7 +161,10 @@ def page_of(path):
 
 
 def finish(path, contents, headings):
-    """Number the table of contents, and give the outline the words of the headings: Chromium doubles some."""
+    """Number the table of contents, give the outline the words of the headings; returns the number of pages.
+
+    Chromium writes some of the headings twice.
+    """
     writer = PdfWriter(path, incremental=True)  # adds what changes, which is little
     for page, numbered in zip(writer.pages[1:], PdfReader(contents).pages):
         for key in ("/Contents", "/Resources"):  # what is drawn and with what; the links stay
@@ -172,6 +175,7 @@ def finish(path, contents, headings):
     for entry, heading in zip(entries, headings):
         entry[NameObject("/Title")] = TextStringObject(heading)
     writer.write(path)
+    return len(writer.pages)
 
 
 def make_pdf(html, target):
@@ -194,15 +198,12 @@ def make_pdf(html, target):
         print_pdf(target, dict.fromkeys(chapters, "000"))
         page_numbers = page_of(target)
         print_pdf(contents, page_numbers, f"2-{page_numbers[chapters[0]] - 1}")
-    headings = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["h1", "h2", "h3", "h4"]))
-    finish(
-        target,
-        contents,
-        [" ".join(tag.get_text().split()) for tag in headings.find_all(True, recursive=False)],
-    )
+    tags = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["h1", "h2", "h3", "h4"]))
+    headings = [" ".join(tag.get_text().split()) for tag in tags.find_all(True, recursive=False)]
+    num_pages = finish(target, contents, headings)
     source.unlink()
     contents.unlink()
-    print(f"The book as a PDF of {len(PdfReader(target).pages)} pages: {target}")
+    print(f"The book as a PDF of {num_pages} pages: {target}")
 
 
 if __name__ == "__main__":
