@@ -129,10 +129,11 @@ def class_weights(labels, share):
 
 def precision_recall(z, labels, weights):
     """Precision, recall and false-positive rate at each threshold, the highest first. z: (N,)."""
-    values, group = np.unique(-z, return_inverse=True)  # equal answers stand or fall together
-    spam = np.cumsum(np.bincount(group, weights * (labels == 1), len(values)))
-    ham = np.cumsum(np.bincount(group, weights * (labels == 0), len(values)))
-    return spam / np.maximum(spam + ham, 1e-300), spam / spam[-1], ham / ham[-1]
+    order = np.argsort(-z)
+    last = np.append(np.diff(z[order]) != 0, True)  # equal answers stand or fall together
+    spam = np.cumsum((weights * (labels == 1))[..., order], axis=-1)[..., last]
+    ham = np.cumsum((weights * (labels == 0))[..., order], axis=-1)[..., last]
+    return spam / np.maximum(spam + ham, 1e-300), spam / spam[..., -1:], ham / ham[..., -1:]
 
 
 def ranking(z, labels, weights):
@@ -140,8 +141,8 @@ def ranking(z, labels, weights):
     precision, recall, false_positives = precision_recall(z, labels, weights)
     steps = np.diff(recall, prepend=0)
     widths = np.diff(false_positives, prepend=0)
-    area = float((widths * (recall - steps / 2)).sum())  # trapezoids
-    return area, float((steps * precision).sum())
+    area = (widths * (recall - steps / 2)).sum(axis=-1)  # trapezoids
+    return area, (steps * precision).sum(axis=-1)
 
 
 @lru_cache(maxsize=2)
@@ -157,18 +158,18 @@ def draw_seeds_and_messages(num_seeds, labels, draws):
 
 
 def with_interval(statistic, z, labels, weights, draws=500):
-    """A statistic's mean over seeds, with its interval: spam, ham and seeds are drawn anew.
+    """Means over seeds of what a statistic gives, with intervals: spam, ham and seeds are drawn anew.
 
-    ``statistic`` takes z (N,), labels (N,), weights (N,) and gives a float or a tuple of float. Returns
-    [(value, low, high)] of each number that it gives.
+    ``statistic`` takes z (N,), labels (N,), weights (..., N), and gives a tuple of arrays (...): one number
+    for each row of weights. Returns [(value, low, high)] of each.
     """
     labels = np.asarray(labels)
-    value = np.mean([np.atleast_1d(statistic(row, labels, weights)) for row in z], axis=0)
-    drawn = []
-    for seeds, counts in zip(*draw_seeds_and_messages(len(z), labels.astype(np.int8).tobytes(), draws)):
-        rows = [np.atleast_1d(statistic(row, labels, weights * counts)) for row in z]
-        drawn.append(seeds @ rows)
-    return [interval_around(v, d) for v, d in zip(value, np.transpose(drawn))]
+    seeds, counts = draw_seeds_and_messages(len(z), labels.astype(np.int8).tobytes(), draws)
+    weights = np.concatenate([weights[None], weights * counts])  # (1 + draws, N): as they are, then drawn
+    by_seed = np.array([statistic(row, labels, weights) for row in z])  # (S, K, 1 + draws)
+    value = by_seed[:, :, 0].mean(axis=0)  # (K,)
+    drawn = (by_seed[:, :, 1:] * seeds.T[:, None]).sum(axis=0)  # (K, draws)
+    return [interval_around(v, d) for v, d in zip(value, drawn)]
 
 
 def at_threshold(threshold):
@@ -178,11 +179,12 @@ def at_threshold(threshold):
     """
 
     def statistic(z, labels, weights):
-        weights, flagged, spam = weights / weights.sum(), z > threshold, labels == 1
-        hit, false = weights[flagged & spam].sum(), weights[flagged & ~spam].sum()
-        missed = weights[spam].sum() - hit
-        precision = hit / (hit + false) if hit + false > 0 else 1.0
-        return precision, hit / (hit + missed), hit + false, 1000 * (10 * false + missed)
+        flagged, spam = z > threshold, labels == 1
+        which = np.transpose([flagged & spam, flagged & ~spam, spam & ~flagged])  # (N, 3)
+        hit, false, missed = np.moveaxis(weights @ which, -1, 0) / weights.sum(axis=-1)
+        share = hit + false
+        precision = np.where(share > 0, hit / np.maximum(share, 1e-300), 1.0)
+        return precision, hit / (hit + missed), share, 1000 * (10 * false + missed)
 
     return statistic
 
@@ -212,15 +214,16 @@ def best_threshold(z, labels, share=None):
 def weighted_log_loss(z, labels, weights):
     """Mean loss in nats of the probabilities that the log-odds z (N,) give."""
     signed = np.where(np.asarray(labels) == 1, z, -z)
-    return float((weights * np.logaddexp(0, -signed)).sum() / weights.sum())
+    return weights @ np.logaddexp(0, -signed) / weights.sum(axis=-1)
 
 
 def expected_calibration_error(z, labels, weights, bins=10):
     """Mean distance between probability and share of spam, in bins of equal width (ECE)."""
-    weights, p = weights / weights.sum(), expit(z)
+    p = expit(z)
     group = np.minimum((p * bins).astype(int), bins - 1)
-    gaps = np.bincount(group, weights * (p - (np.asarray(labels) == 1)), bins)
-    return float(np.abs(gaps).sum())
+    gaps = np.zeros((len(z), bins))  # of each message, in the column of its bin
+    gaps[np.arange(len(z)), group] = p - (np.asarray(labels) == 1)
+    return np.abs(weights @ gaps).sum(axis=-1) / weights.sum(axis=-1)
 
 
 def fit_platt(z, labels, with_offset=True):

@@ -24,7 +24,6 @@ from classification import add_classification_head, save_classifier
 from downloads import is_web_address
 from edition import EMBEDDED, get_tokenizer
 from files import why_not_writable
-from gpt_download import nest
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config
 from spam_data import SAMPLE_FILE, UCI_URL, create_spam_loaders, download_and_unzip_spam_data
 from tools.checkpoints import SETTINGS_124M, TINY, random_values, write_openai_folder
@@ -278,13 +277,15 @@ def tiny_mirror(_tiny_folder, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def random_124m(tmp_path_factory):
-    """A checkpoint of random values at the architecture of GPT-2 124M.
+def values_124m():
+    """Random values at the architecture of GPT-2 124M: {variable name: array}."""
+    return random_values(SETTINGS_124M)
 
-    Attributes: ``mirror``, a folder for GPT2_MIRROR (half a gigabyte), and ``params``.
-    """
-    values = random_values(SETTINGS_124M)
+
+@pytest.fixture(scope="session")
+def mirror_124m(tmp_path_factory, values_124m):
+    """A folder for GPT2_MIRROR with these values, half a gigabyte."""
     mirror = tmp_path_factory.mktemp("random") / "mirror"
-    write_openai_folder(mirror / "124M", SETTINGS_124M, values)
-    yield SimpleNamespace(mirror=mirror, params=nest(values, SETTINGS_124M))
+    write_openai_folder(mirror / "124M", SETTINGS_124M, values_124m)
+    yield mirror
     shutil.rmtree(mirror)

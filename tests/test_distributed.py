@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import spam_data
 from distributed import is_first_process, num_processes, one_after_the_first, process_group
 from spam_data import SAMPLE_FILE
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
-# Fine-tunes on 40 messages of the sample; one process, or several under torchrun.
+# Fine-tunes on 24 tokens each of 40 messages of the sample; one process, or several under torchrun.
 # float64: the gradient of the key bias is zero up to rounding, and AdamW divides it by its
 # own size. In float32 this parameter takes steps of the size of the learning rate in a
 # direction that rounding decides, in one process as in several.
@@ -37,6 +39,7 @@ with process_group(torch.device("cpu")) as device:
     train_loader, val_loader, _ = create_spam_loaders(tiktoken.get_encoding("gpt2"), SAMPLE_FILE)
     for loader, size in ((train_loader, 40), (val_loader, 13)):
         loader.dataset.data = loader.dataset.data[:size]
+        loader.dataset.encoded_texts = [ids[:24] for ids in loader.dataset.encoded_texts[:size]]
     with one_after_the_first():
         model = build_classifier("gpt2-mini (10M)", models_dir).double()
 
@@ -61,17 +64,22 @@ with process_group(torch.device("cpu")) as device:
 
 
 @pytest.fixture
-def fine_tune(run_python, embedded_load, tmp_path):
+def fine_tune(run_python, embedded_load, tmp_path, monkeypatch, capsys):
     """A function that fine-tunes in so many processes: (printed text, weights, what the script noted)."""
-    script = tmp_path / "fine_tune.py"
+    script, arguments = tmp_path / "fine_tune.py", (embedded_load.models_dir, tmp_path)
     script.write_text(FINE_TUNE)
 
     def run(processes):
-        start = [*TORCHRUN, processes] if processes > 1 else []
-        process = run_python(*start, script, embedded_load.models_dir, tmp_path)
-        assert process.returncode == 0, process.stderr
+        if processes == 1:  # this one: another would import PyTorch first
+            monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+            runpy.run_path(str(script))
+            printed = capsys.readouterr().out
+        else:
+            process = run_python(*TORCHRUN, processes, script, *arguments)
+            assert process.returncode == 0, process.stderr
+            printed = process.stdout
         notes = json.loads((tmp_path / f"{processes}.json").read_text())
-        return process.stdout, load_file(tmp_path / f"{processes}.safetensors"), notes
+        return printed, load_file(tmp_path / f"{processes}.safetensors"), notes
 
     return run
 
@@ -101,15 +109,20 @@ text_classifier.main()
 
 
 @pytest.fixture
-def command(run_python, embedded_load, tmp_path):
-    """A function that runs a command, in one process or under torchrun; returns what it printed."""
+def command(run_python, command_line, embedded_load, tmp_path, monkeypatch, capsys):
+    """A function that runs a command in one process, this one, or in more; returns what it printed."""
     (tmp_path / "command.py").write_text(COMMAND)
     lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "messages.tsv").write_text("".join(lines[:150]), encoding="utf-8")
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
+    monkeypatch.setattr(spam_data, "SAMPLE_FILE", Path("messages.tsv"))
 
-    def run(start, *arguments):
-        process = run_python(*start, "command.py", *arguments, "--device", "cpu")
+    def run(processes, *arguments):
+        arguments = [*arguments, "--device", "cpu"]
+        if processes == 1:
+            command_line(*arguments)
+            return capsys.readouterr().out
+        process = run_python(*TORCHRUN, processes, "command.py", *arguments)
         assert process.returncode == 0, process.stderr
         return process.stdout
 
@@ -119,9 +132,9 @@ def command(run_python, embedded_load, tmp_path):
 @pytest.mark.slow
 def test_finetune_command_gives_the_same_in_two_processes(command, tmp_path):
     printed, weights = [], []
-    for start in ([], [*TORCHRUN, 2]):
+    for processes in (1, 2):
         arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
-        printed.append(command(start, "finetune", *arguments))
+        printed.append(command(processes, "finetune", *arguments))
         (saved,) = (tmp_path / "classifiers").iterdir()
         weights.append(load_file(saved))
         saved.unlink()
@@ -133,7 +146,7 @@ def test_finetune_command_gives_the_same_in_two_processes(command, tmp_path):
 
 @pytest.mark.slow
 def test_initial_command_prints_once_in_two_processes(command):
-    printed = command([*TORCHRUN, 2], "initial", "--model", "gpt2-mini (10M)", "--data", "sample")
+    printed = command(2, "initial", "--model", "gpt2-mini (10M)", "--data", "sample")
     assert printed.count("Test loss") == 1 and len(printed.splitlines()) == 7
 
 

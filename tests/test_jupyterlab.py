@@ -1,5 +1,6 @@
 """The lessons in JupyterLab, in a real browser: figures are seen, folds and solutions are closed."""
 
+import json
 import os
 import re
 import socket
@@ -31,9 +32,14 @@ def jupyterlab(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    kernel = home / "data" / "kernels" / "python3"  # stands before Python's: nothing here is executed
+    kernel.mkdir(parents=True)
+    argv = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "", "language": "python"}))
     options = ["--no-browser", f"--port={port}", "--IdentityProvider.token=", "--allow-root"]
     folders = {"JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}
     folders |= {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data"}
+    folders |= {"JUPYTER_PREFER_ENV_PATH": "0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={ROOT}"],
         env={**os.environ, **{name: str(folder) for name, folder in folders.items()}},

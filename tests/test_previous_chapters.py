@@ -22,7 +22,7 @@ from previous_chapters import (
     text_to_token_ids,
     token_ids_to_text,
 )
-from tools.checkpoints import SETTINGS_10M, TINY, random_values, settings_of
+from tools.checkpoints import SETTINGS_10M, SETTINGS_124M, TINY, random_values, settings_of
 
 
 def config_of(settings):
@@ -106,9 +106,9 @@ def assert_same_logits(settings, params, ids):
 
 
 @pytest.mark.slow
-def test_logits_equal_those_of_transformers_at_124m(random_124m):
-    settings = settings_of(768, 12, 12)
-    assert_same_logits(settings, random_124m.params, random_ids(2, 24, n_vocab=50257))
+def test_logits_equal_those_of_transformers_at_124m(values_124m):
+    params = nest(values_124m, SETTINGS_124M)
+    assert_same_logits(SETTINGS_124M, params, random_ids(2, 24, n_vocab=50257))
 
 
 def test_logits_equal_those_of_transformers_at_the_embedded_size():

@@ -43,7 +43,7 @@ def test_print_of_the_124m_model_is_the_published_listing():
 
 
 @pytest.fixture(scope="module")
-def run(random_124m, messages_file, tokenizer, tmp_path_factory):
+def run(mirror_124m, messages_file, tokenizer, tmp_path_factory):
     """Run all blocks with 124M random values. Gives ({block: what it printed}, the namespace)."""
     # notebook 01's loaders, but for the batch size: batches of 1 take an eighth of the time
     train_loader, val_loader, test_loader = create_spam_loaders(tokenizer, messages_file, batch_size=1)
@@ -58,7 +58,7 @@ def run(random_124m, messages_file, tokenizer, tmp_path_factory):
     outputs, folder = {}, tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("GPT2_MIRROR", str(random_124m.mirror))
+        patch.setenv("GPT2_MIRROR", str(mirror_124m))
         patch.setenv("GPT2_VERIFY", "0")
         for block in BLOCKS:
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -126,9 +126,9 @@ def test_blocks_without_a_published_output_print_nothing(run):
 
 
 @pytest.mark.slow
-def test_model_has_the_values_of_the_checkpoint(run, random_124m):
+def test_model_has_the_values_of_the_checkpoint(run, values_124m):
     _, namespace = run
-    assert torch.equal(namespace["model"].tok_emb.weight.cpu(), torch.from_numpy(random_124m.params["wte"]))
+    assert torch.equal(namespace["model"].tok_emb.weight.cpu(), torch.from_numpy(values_124m["wte"]))
 
 
 @pytest.mark.slow
