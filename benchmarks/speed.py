@@ -83,6 +83,7 @@ FULL = {
     "epochs": 5,
     "loading_repeats": 5,
     "peer_repeats": 9,
+    "warm_up": 1,  # fresh processes whose time does not count: files come from disk
     "messages": 64,
     "messages_of_the_classifier": 448,
 }
@@ -96,6 +97,7 @@ QUICK = {
     "epochs": 2,
     "loading_repeats": 1,
     "peer_repeats": 1,
+    "warm_up": 0,
     "messages": 32,
     "messages_of_the_classifier": 96,
 }
@@ -360,11 +362,12 @@ class Bench:
             "book": [LOAD_BOOK, self.setting["model"], self.models_dir],
         }
         runs = {side: [] for side in commands}
-        for repeat in range(self.setting["loading_repeats"] + 1):
+        warm_up = self.setting["warm_up"]
+        for repeat in range(self.setting["loading_repeats"] + warm_up):
             for side in list(commands)[:: -1 if repeat % 2 else 1]:
                 runs[side].append(run_fresh(commands[side]))
         for side in runs:
-            del runs[side][0]  # warm up: the files come from disk
+            del runs[side][:warm_up]
         ours, theirs = (torch.tensor(runs[side][-1]["logits"]) for side in ("book", "transformers"))
         return result_of(
             "Loading again",
@@ -392,7 +395,7 @@ class Bench:
             )
             for name, arguments in commands.items()
         }
-        self.take_turns(jobs, 1)  # warm up: fetches the embedded checkpoint
+        self.take_turns(jobs, self.setting["warm_up"])  # also fetches the embedded checkpoint
         seconds, _ = self.take_turns(jobs, self.setting["peer_repeats"])
         torch_alone = statistics.median(seconds.pop("import torch"))
         above = statistics.median(seconds["book"]) - torch_alone
