@@ -86,6 +86,7 @@ FULL = {
     "warm_up": 1,  # fresh processes whose time does not count: files come from disk
     "messages": 64,
     "messages_of_the_classifier": 448,
+    "compiler": "inductor",  # of torch.compile
 }
 QUICK = {
     **FULL,
@@ -100,6 +101,7 @@ QUICK = {
     "warm_up": 0,
     "messages": 32,
     "messages_of_the_classifier": 96,
+    "compiler": "eager",  # traces the model, and leaves C++ out
 }
 SETTINGS = fine_tuning_settings("gpt2-small (124M)")
 

@@ -21,6 +21,7 @@ import os
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from measurements import TOLERANCE, difference, outputs_agree
@@ -56,9 +57,9 @@ class InBfloat16(nn.Module):
             return self.model(ids).float()
 
 
-def compiled(model):
+def compiled(model, backend="inductor"):
     for block in model.trf_blocks:
-        block.compile()
+        block.compile(backend=backend)
     return model
 
 
@@ -125,9 +126,10 @@ class Ways:
             for job in ("answering", "training"):
                 self.keep({"way": "torch.compile", "job": job, "not_measured": problem})
         else:
-            whole = compiled(copy.deepcopy(model))
+            compile_blocks = partial(compiled, backend=self.bench.setting["compiler"])
+            whole = compile_blocks(copy.deepcopy(model))
             self.answering("torch.compile", last_row(model), last_row(whole), small)
-            self.training("torch.compile", model, compiled)
+            self.training("torch.compile", model, compile_blocks)
 
     def answering_step_by_step(self, ways, batches):
         """Functions of token IDs, each with one way more than the one before: all take turns."""
