@@ -65,8 +65,9 @@ def test_chapter_starts_a_page_with_its_title(texts, first_page_of, page, title)
     assert words(texts[first_page_of[anchor(page)]]).startswith(words(title))
 
 
-def test_table_of_contents_shows_the_pages(texts, first_page_of):
-    contents = words(texts[1])
+def test_table_of_contents_shows_the_pages(pdf, first_page_of):
+    # with some fonts PDFium takes this page, of few words, for columns of letters
+    contents = words(pdf.pages[1].extract_text())
     for page, title in CHAPTERS:
         assert f"{words(title)} {first_page_of[anchor(page)] + 1}" in contents
 
