@@ -1,16 +1,19 @@
 """The built book in a real browser: _build/html as `make book` leaves it."""
 
 import gzip
+import posixpath
 import re
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from built_book import HTML, NOTEBOOKS, PAGES, need_browser_and_pages
 
 from tools.browser import open_browser, serve
@@ -104,39 +107,20 @@ EMPTY_IMAGES = """async () => {
 }"""
 
 
-@pytest.mark.parametrize("source", ["server", "disk"])
-@pytest.mark.parametrize("page", PAGES)
-def test_page_is_complete_and_asks_for_nothing_outside(windows, web, page, source):
-    base = web if source == "server" else HTML.as_uri()
-    window = windows["desktop", "light"]
-    problems, asked = open_and_watch(window, f"{base}/{page}")
-    assert problems == []
-    assert [url for url in asked if not url.startswith((base, "data:"))] == []
-    assert window.evaluate(EMPTY_IMAGES) == []
+@pytest.fixture(scope="module")
+def served_window(browser):
+    return browser.new_page(viewport=DESKTOP)
 
 
-def weight(url):
-    """Bytes of a file of the book as a server that compresses sends it; a font is compressed already."""
-    content = (HTML / urlsplit(url).path.lstrip("/")).read_bytes()
-    return len(content if url.endswith((".png", ".webp", ".woff2")) else gzip.compress(content, 6))
+@pytest.fixture(scope="module", params=PAGES)
+def served(request, served_window, web):
+    """A page from the server, opened once for the tests below: its name, window, what was seen meanwhile."""
+    problems, asked = open_and_watch(served_window, f"{web}/{request.param}")
+    return SimpleNamespace(name=request.param, window=served_window, problems=problems, asked=asked)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_is_light(windows, web, page):
-    """All that is loaded until a reader touches a live figure, and every image of the page."""
-    window = windows["desktop", "light"]
-    _, asked = open_and_watch(window, f"{web}/{page}")
-    images = window.evaluate("[...document.images].map(image => image.src)")
-    assert sum(map(weight, {url for url in [*asked, *images] if url.startswith(web)})) <= 400_000
-    style_sheets = window.evaluate("[...document.styleSheets].map(sheet => sheet.href).filter(Boolean)")
-    assert [Path(urlsplit(url).path).name for url in style_sheets] == ["light.css"]
-    assert page == "search.html" or not any("searchindex.js" in url for url in asked)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_page_describes_itself_and_its_images_say_how_large_they_are(windows, web, page):
-    window = windows["desktop", "light"]
-    window.goto(f"{web}/{page}")
+def test_page_describes_itself_and_its_images_say_how_large_they_are(served):
+    window = served.window
     assert 20 < len(window.locator("meta[name=description]").get_attribute("content")) <= 155
     for image in window.locator("article.bd-article img").all():  # in a live figure, until its script runs
         assert {"width", "height"} <= set(image.evaluate("image => image.getAttributeNames()"))
@@ -147,6 +131,38 @@ def test_page_describes_itself_and_its_images_say_how_large_they_are(windows, we
 UNDRAWN_ICONS = """[...document.querySelectorAll("[class*='fa-'], .fa, .fas, .far, .fab")]
     .filter(icon => icon.localName !== "svg" || !icon.querySelector("path")?.getAttribute("d"))
     .map(icon => icon.outerHTML)"""
+
+
+def weight(url):
+    """Bytes of a file of the book as a server that compresses sends it; a font is compressed already."""
+    content = (HTML / urlsplit(url).path.lstrip("/")).read_bytes()
+    return len(content if url.endswith((".png", ".webp", ".woff2")) else gzip.compress(content, 6))
+
+
+def test_page_is_light(served, web):
+    """All that is loaded until a reader touches a live figure, and every image of the page."""
+    images = served.window.evaluate("[...document.images].map(image => image.src)")
+    assert sum(map(weight, {url for url in [*served.asked, *images] if url.startswith(web)})) <= 400_000
+    sheets = served.window.evaluate("[...document.styleSheets].map(sheet => sheet.href).filter(Boolean)")
+    assert [Path(urlsplit(url).path).name for url in sheets] == ["light.css"]
+    assert served.name == "search.html" or not any("searchindex.js" in url for url in served.asked)
+
+
+def assert_complete(window, problems, asked, base):
+    assert problems == []
+    assert [url for url in asked if not url.startswith((base, "data:"))] == []
+    assert window.evaluate(EMPTY_IMAGES) == []
+
+
+def test_page_is_complete_and_asks_for_nothing_outside(served, web):
+    assert_complete(served.window, served.problems, served.asked, web)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opened_from_disk_is_complete(windows, page):
+    window = windows["desktop", "light"]
+    assert_complete(window, *open_and_watch(window, f"{HTML.as_uri()}/{page}"), HTML.as_uri())
+
 
 SHIFTS = """window.shifts = []; new PerformanceObserver(list => window.shifts.push(...list.getEntries().map(
     shift => [shift.value, shift.sources.map(source => source.node?.textContent?.slice(0, 80))])))
@@ -386,14 +402,23 @@ def test_start_page_leads_to_the_first_page(window, web):
     window.wait_for_url("**/book/intro.html")
 
 
-def test_previous_and_next_lead_through_the_whole_book(window, web):
+def test_previous_and_next_lead_through_the_whole_book():
+    def neighbour(page, link):
+        found = BeautifulSoup((HTML / page).read_text("utf-8"), "html.parser").select_one(link)
+        return found and posixpath.normpath(posixpath.join(posixpath.dirname(page), found["href"]))
+
+    seen = ["book/intro.html"]
+    while following := neighbour(seen[-1], "a.right-next"):
+        assert neighbour(following, "a.left-prev") == seen[-1]
+        seen.append(following)
+    assert set(seen) == set(PAGES) - {"genindex.html", "search.html"}
+    assert len(seen) == len(set(seen))
+
+
+def test_next_leads_on(window, web):
     window.goto(f"{web}/book/intro.html")
-    seen = [window.url]
-    while window.locator("a.right-next").count():
-        window.locator("a.right-next").click()
-        assert window.locator("a.left-prev").evaluate("link => link.href") == seen[-1]
-        seen.append(window.url)
-    assert {url.removeprefix(f"{web}/") for url in seen} == set(PAGES) - {"genindex.html", "search.html"}
+    window.locator("a.right-next").click()
+    window.wait_for_url(f"{web}/book/setup.html")
 
 
 @pytest.mark.parametrize("source", ["server", "disk"])
