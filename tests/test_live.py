@@ -219,7 +219,7 @@ const memory = () => {
 };
 const used = [];
 for (let round = 0; round < 6; round++) {
-  classify(100);
+  classify(30);
   used.push(memory());
 }
 for (const simd of [true, false]) {
@@ -256,8 +256,8 @@ def test_numpy_pytorch_and_javascript_have_the_same_logits(tmp_path, models, mes
     odds = torch.tensor([3.0, 4.0]) / 0.5
     assert found["few"] == pytest.approx([0, 0, *odds.softmax(0).tolist()])
     assert found["drawn"] == [2, 3, 3]
-    # What leaks grows in every round of 100; what the collector has not got round to, in some.
-    assert min(np.diff(found["used"])) < 50_000, found["used"]  # bytes
+    # What leaks grows in every round of 30; what the collector has not got round to, in some.
+    assert min(np.diff(found["used"])) < 15_000, found["used"]  # bytes
     with torch.no_grad():
         start = text_to_token_ids("Every effort moves you", tokenizer)
         continued = generate_text_cached(models["language"], start, 20, 1024)[0].tolist()
