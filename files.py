@@ -90,6 +90,13 @@ def atomic_file(target):
         partial.unlink(missing_ok=True)
 
 
+def write_json(path, value):
+    """Write a JSON file as all of ``results/`` are written; no NaN, which JSON does not know."""
+    with atomic_file(path) as partial:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
 def locked_file(target):
     """Make a temporary file beside ``target``, locked until it is closed: so it is no leftover.
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from devices import describe_machine
 from edition import ROOT, find_model
-from files import atomic_file, sha256_of
+from files import atomic_file, sha256_of, write_json
 
 RESULTS_DIR = ROOT / "results"
 
@@ -97,8 +97,7 @@ def changed(path, load=load_results):
     with lock_of(path):
         results = load(path)
         yield results
-        with atomic_file(path) as partial:
-            partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(path, results)
 
 
 def save_entry(entry, name, data, row, path):

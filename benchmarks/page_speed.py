@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from devices import cpu_name  # noqa: E402
-from files import atomic_file  # noqa: E402
+from files import write_json  # noqa: E402
 from tools.browser import QuietHandler, find_browser, serve  # noqa: E402
 
 LIGHTHOUSE = "12.8.2"  # the last one that runs with Node 20
@@ -180,8 +180,7 @@ def main(arguments=None):
     results = measure(options.html, pages, options.runs, npx)
     target = options.output or (None if options.pages else ROOT / "results" / "page_speed.json")
     if target:
-        with atomic_file(target) as path:
-            path.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+        write_json(target, results)
     below = [page for page, one in results["pages"].items() if missed(one)]
     print(f"{len(results['pages']) - len(below)} of {len(results['pages'])} pages reach every target.")
 

@@ -34,7 +34,7 @@ import torch  # noqa: E402
 
 from classification import add_classification_head, freeze_all_layers, unfreeze_last_block  # noqa: E402
 from devices import cpu_name  # noqa: E402
-from files import atomic_file  # noqa: E402
+from files import write_json  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config  # noqa: E402
 
 RESULTS = ROOT / "results" / "scale.json"
@@ -275,14 +275,8 @@ def main():
                 + (f"{seconds:.2f} s a step" if seconds else "time not measured, the machine was busy"),
                 flush=True,
             )
-            write(results)
-    write(results)
-
-
-def write(results):
-    RESULTS.parent.mkdir(exist_ok=True)
-    with atomic_file(RESULTS) as partial:
-        partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            write_json(RESULTS, results)
+    write_json(RESULTS, results)
 
 
 if __name__ == "__main__":

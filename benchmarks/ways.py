@@ -16,7 +16,6 @@ Where ``torch.compile`` fails, as without a C++ compiler, the reason is stored i
 
 import argparse
 import copy
-import json
 import os
 import statistics
 import sys
@@ -25,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from measurements import TOLERANCE, difference, outputs_agree
-from speed import FULL, QUICK, ROOT, Bench, Training, last_block_weights, machine
+from speed import FULL, KEY_BIAS, QUICK, ROOT, Bench, Training, last_block_weights, machine
 
 # isort: split
 import torch
@@ -38,11 +37,10 @@ from torch.utils.data import TensorDataset
 from classification import load_messages
 from edition import PAD_TOKEN_ID
 from fast_paths import last_token_logits, logits_at, packed_for_inference, real_tokens, token_position
-from files import atomic_file
+from files import write_json
 
 LARGE_BATCH, LONG_TEXT = 64, 1024  # messages; tokens, as many as GPT-2 reads
 LIMITS = {"up to rounding": TOLERANCE["float32"], "in bfloat16": TOLERANCE["bfloat16"], "other weights": None}
-KEY_BIAS = "att.W_key.bias"  # made of rounding errors, and no output depends on it
 
 
 class InBfloat16(nn.Module):
@@ -240,8 +238,7 @@ def main():
     }
     output = args.output or (None if args.quick else ROOT / "results" / "ways.json")
     if output is not None:
-        with atomic_file(output) as partial:
-            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(output, result)
         print(f"Written: {output}")
     bounded = [row for row in ways.rows if LIMITS.get(row.get("result")) is not None]
     sys.exit(0 if all(map(outputs_agree, bounded)) else 1)

@@ -4,7 +4,6 @@ Writes results/sms_sample.json and results/headlines.json: how many, how long, w
 stand in which class, and how two blind readings (results/blind_*.tsv) agree with the labels.
 """
 
-import json
 import re
 import sys
 from collections import Counter
@@ -18,7 +17,7 @@ from sklearn.metrics import cohen_kappa_score  # noqa: E402
 
 from edition import get_tokenizer  # noqa: E402
 from evidence import accuracy_interval  # noqa: E402
-from files import atomic_file, sha256_of  # noqa: E402
+from files import sha256_of, write_json  # noqa: E402
 from spam_data import SAMPLE_FILE  # noqa: E402
 
 RESULTS = ROOT / "results"
@@ -129,6 +128,5 @@ CARDS = {"sms_sample.json": sms_sample, "headlines.json": headlines}
 
 if __name__ == "__main__":
     for name, facts in CARDS.items():
-        with atomic_file(RESULTS / name) as partial:
-            partial.write_text(json.dumps(facts(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(RESULTS / name, facts())
         print(RESULTS / name)

@@ -4,7 +4,6 @@
 shows the date. In any other setting there is nothing to note.
 """
 
-import json
 import sys
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from devices import choose_device  # noqa: E402
-from files import atomic_file  # noqa: E402
+from files import write_json  # noqa: E402
 from reference_results import is_published_setting  # noqa: E402
 
 
@@ -22,8 +21,7 @@ def note(path=ROOT / "results" / "full_run.json"):
     """Write date, version of PyTorch and device, if this is the published setting."""
     if is_published_setting():
         run = {"date": str(date.today()), "torch": torch.__version__, "device": choose_device().type}
-        with atomic_file(path) as part:
-            part.write_text(json.dumps(run, indent=1) + "\n", "utf-8")
+        write_json(path, run)
 
 
 if __name__ == "__main__":
