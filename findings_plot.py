@@ -54,10 +54,11 @@ def plot_findings(found, keys):
     fig, grid = plt.subplots(
         len(groups),
         len(found),
-        figsize=(8, 0.25 * sum(sizes) + 0.55 * len(groups) + 0.5),
+        figsize=(7.6, 0.25 * sum(sizes) + 0.55 * len(groups) + 0.5),
         height_ratios=[size + 0.8 for size in sizes],
         sharex=True,
         squeeze=False,
+        dpi=130,  # the page stays light
         layout="constrained",
     )
     for (title, group), axes in zip(groups.items(), grid):
