@@ -128,7 +128,10 @@ def class_weights(labels, share):
 
 
 def precision_recall(z, labels, weights):
-    """Precision, recall and false-positive rate at each threshold, the highest first. z: (N,)."""
+    """Precision, recall and false-positive rate at each threshold, the highest first.
+
+    z: (N,), weights: (..., N), with one row of results for each row of weights.
+    """
     order = np.argsort(-z)
     last = np.append(np.diff(z[order]) != 0, True)  # equal answers stand or fall together
     spam = np.cumsum((weights * (labels == 1))[..., order], axis=-1)[..., last]
@@ -137,7 +140,7 @@ def precision_recall(z, labels, weights):
 
 
 def ranking(z, labels, weights):
-    """Area under the ROC curve, and average precision. z: (N,)."""
+    """Area under the ROC curve, and average precision. z: (N,); weights: (..., N)."""
     precision, recall, false_positives = precision_recall(z, labels, weights)
     steps = np.diff(recall, prepend=0)
     widths = np.diff(false_positives, prepend=0)

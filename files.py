@@ -91,7 +91,8 @@ def atomic_file(target):
 
 
 def write_json(path, value):
-    """Write a JSON file as all of ``results/`` are written; no NaN, which JSON does not know."""
+    """Write a JSON file, and its folder, as all of ``results/`` are written; no NaN, which JSON lacks."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")

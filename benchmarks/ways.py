@@ -55,7 +55,7 @@ class InBfloat16(nn.Module):
             return self.model(ids).float()
 
 
-def compiled(model, backend="inductor"):
+def compiled(model, backend):
     for block in model.trf_blocks:
         block.compile(backend=backend)
     return model

@@ -73,6 +73,18 @@ def sample_loaders(tokenizer):
 
 
 @pytest.fixture(scope="session")
+def write_beginning_of_sample():
+    """A function that writes the first messages of the sample, so that a training takes seconds."""
+
+    def write(path, num_messages):
+        lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:num_messages]), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def uci_mirror():
     """The caller's SPAM_MIRROR, where it is set: a folder or an http(s) base with the UCI archive."""
     if not SPAM_MIRROR:

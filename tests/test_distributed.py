@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 import spam_data
 from distributed import is_first_process, num_processes, one_after_the_first, process_group
-from spam_data import SAMPLE_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -109,11 +108,12 @@ text_classifier.main()
 
 
 @pytest.fixture
-def command(run_python, command_line, embedded_load, tmp_path, monkeypatch, capsys):
+def command(
+    run_python, command_line, embedded_load, write_beginning_of_sample, tmp_path, monkeypatch, capsys
+):
     """A function that runs a command in one process, this one, or in more; returns what it printed."""
     (tmp_path / "command.py").write_text(COMMAND)
-    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "messages.tsv").write_text("".join(lines[:150]), encoding="utf-8")
+    write_beginning_of_sample(tmp_path / "messages.tsv", 150)
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
     monkeypatch.setattr(spam_data, "SAMPLE_FILE", Path("messages.tsv"))
 

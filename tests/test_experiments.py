@@ -36,7 +36,7 @@ from experiments import (
 from message_sets import choose_subset, create_loaders
 from records import key_of, load_predictions, load_results, save_entry, save_predictions
 from reference_results import RESULTS
-from spam_data import SAMPLE_FILE, create_spam_loaders
+from spam_data import create_spam_loaders
 from trials import best_on_validation, choose_learning_rate, fine_tune_row, has_converged, training_cost
 
 CPU = torch.device("cpu")
@@ -51,11 +51,11 @@ BASELINES = [row for row in EXPERIMENTS if row not in FINE_TUNED]
 # ---------------------------------------------------------------------------------
 
 
-def test_base_row_is_the_recipe_of_notebook_08(embedded_load, tokenizer, monkeypatch, tmp_path):
+def test_base_row_is_the_recipe_of_notebook_08(
+    embedded_load, tokenizer, write_beginning_of_sample, monkeypatch, tmp_path
+):
     """One recipe, one number: the row's short cuts and looks change neither order nor result."""
-    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
-    data_file = tmp_path / "messages.tsv"
-    data_file.write_text("".join(lines[:1200]), encoding="utf-8")
+    data_file = write_beginning_of_sample(tmp_path / "messages.tsv", 1200)
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.chdir(embedded_load.models_dir.parent)
     loaders = create_spam_loaders(tokenizer, data_file)

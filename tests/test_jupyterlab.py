@@ -39,7 +39,7 @@ def jupyterlab(tmp_path_factory):
     options = ["--no-browser", f"--port={port}", "--IdentityProvider.token=", "--allow-root"]
     folders = {"JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}
     folders |= {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data"}
-    folders |= {"JUPYTER_PREFER_ENV_PATH": "0"}
+    folders |= {"JUPYTER_PATH": home / "data"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={ROOT}"],
         env={**os.environ, **{name: str(folder) for name, folder in folders.items()}},
