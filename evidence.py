@@ -133,7 +133,7 @@ def precision_recall(z, labels, weights):
     z: (N,), weights: (..., N), with one row of results for each row of weights.
     """
     order = np.argsort(-z)
-    last = np.append(np.diff(z[order]) != 0, True)  # equal answers stand or fall together
+    last = np.append(z[order][1:] != z[order][:-1], True)  # equal answers stand or fall together
     spam = np.cumsum((weights * (labels == 1))[..., order], axis=-1)[..., last]
     ham = np.cumsum((weights * (labels == 0))[..., order], axis=-1)[..., last]
     return spam / np.maximum(spam + ham, 1e-300), spam / spam[..., -1:], ham / ham[..., -1:]

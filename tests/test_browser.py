@@ -155,6 +155,7 @@ def assert_complete(window, problems, asked, base):
 
 
 def test_page_is_complete_and_asks_for_nothing_outside(served, web):
+    # the last of these tests: it makes the images load that wait for a reader
     assert_complete(served.window, served.problems, served.asked, web)
 
 
