@@ -35,8 +35,10 @@ def jupyterlab(tmp_path_factory):
     kernel = home / "data" / "kernels" / "python3"  # stands before Python's: nothing here is executed
     kernel.mkdir(parents=True)
     argv = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
-    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "", "language": "python"}))
+    spec = {"argv": argv, "display_name": "Python 3", "language": "python"}  # as the notebooks have it
+    (kernel / "kernel.json").write_text(json.dumps(spec))
     options = ["--no-browser", f"--port={port}", "--IdentityProvider.token=", "--allow-root"]
+    options += ["--expose-app-in-browser"]  # window.jupyterapp
     folders = {"JUPYTERLAB_SETTINGS_DIR": home / "settings", "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces"}
     folders |= {"JUPYTER_CONFIG_DIR": home / "config", "JUPYTER_DATA_DIR": home / "data"}
     folders |= {"JUPYTER_PATH": home / "data"}
@@ -63,12 +65,22 @@ def jupyterlab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def window(jupyterlab):
     with open_browser() as browser:
-        yield browser.new_page(viewport={"width": 1300, "height": 1000})
+        window = browser.new_page(viewport={"width": 1300, "height": 1000})
+        window.goto(f"{jupyterlab}/lab?reset")
+        window.wait_for_function("window.jupyterapp?.restored.then(() => true)")
+        yield window
+
+
+OPEN = """async path => {
+    const { commands, shell } = window.jupyterapp;
+    shell.currentWidget?.dispose(); // the notebook before
+    await commands.execute("docmanager:open", { path });
+}"""
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_jupyterlab_shows_figures_and_closes_solutions(window, jupyterlab, path):
-    window.goto(f"{jupyterlab}/lab/tree/{path.relative_to(ROOT).as_posix()}?reset")
+def test_jupyterlab_shows_figures_and_closes_solutions(window, path):
+    window.evaluate(OPEN, path.relative_to(ROOT).as_posix())
     lesson, cells = Lesson(path), window.locator(".jp-Notebook .jp-Cell")
     cells.nth(len(lesson.cells) - 1).wait_for(timeout=60_000)
     window.locator(".jp-Notebook .jp-MarkdownOutput h2").first.wait_for()
@@ -86,3 +98,4 @@ def test_jupyterlab_shows_figures_and_closes_solutions(window, jupyterlab, path)
     folds = window.locator(".jp-Notebook .jp-MarkdownOutput details")
     assert folds.count() == sum(len(FOLD.findall(cell.source)) for _, cell in lesson.markdown())
     assert all(not fold.evaluate("fold => fold.open") for fold in folds.all())
+    assert not window.evaluate("window.jupyterapp.shell.currentWidget.context.model.dirty")  # nothing to save
