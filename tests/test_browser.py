@@ -396,9 +396,7 @@ NUMBERED_REFERENCES = """[...document.querySelectorAll("article a .std-numref")]
 })"""
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "std-numref" in (HTML / page).read_text("utf-8")]
-)
+@pytest.mark.parametrize("page", [page for page in PAGES if "std-numref" in (HTML / page).read_text("utf-8")])
 def test_numbered_references_lead_to_the_figure_with_that_number(windows, web, page):
     window = windows["desktop", "light"]
     window.goto(f"{web}/{page}")
