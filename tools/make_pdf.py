@@ -4,8 +4,8 @@
 
 The pages are put one after the other into one HTML file, in the order of the table of
 contents; links between them become links inside the PDF. The browser prints that file, which
-says on which page each chapter starts, and once more only the table of contents, with these
-numbers in place of "000". What print changes in a page is in book/_static/book.css.
+says on which page each chapter starts, and then the table of contents alone, with these numbers
+in place of "000". What print changes in a page is in book/_static/book.css.
 """
 
 import os
@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pikepdf
 from bs4 import BeautifulSoup, SoupStrainer
-from pypdf import PdfReader, PdfWriter
-from pypdf.generic import NameObject, TextStringObject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,7 +22,6 @@ from tools.browser import open_browser  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_PAGE = "book/intro.html"
-CONTENTS = "<!-- contents -->"
 FOOTER = """
 <div style="width: 100%; text-align: center; font: 8pt sans-serif; color: #555">
   <span class="pageNumber"></span>
@@ -125,9 +123,8 @@ def contents_list(parts, page_numbers):
     return "\n".join(lines)
 
 
-def one_file(html, folder, parts):
-    """The book as one HTML text, images and styles found from ``folder``, with a gap for the contents."""
-    pages = [page for _, chapters in parts for page, _ in chapters]
+def one_file(html, folder, contents, articles):
+    """The book as one HTML text, images and styles found from ``folder``."""
     first = read_page(html, FIRST_PAGE)
     styles = [link["href"] for link in first.select('link[rel="stylesheet"]')]
     for i, address in enumerate(styles):
@@ -137,15 +134,21 @@ def one_file(html, folder, parts):
         title=first.select_one("p.logo__title").get_text(strip=True),
         subtitle=first.select_one("article p em").get_text(strip=True),
         styles="".join(styles),
-        contents=CONTENTS,
-        articles="\n".join(article_of(html, page, pages, folder) for page in pages),
+        contents=contents,
+        articles="\n".join(articles),
     )
+
+
+def read_headings(path):
+    """The words of each heading of an HTML file."""
+    only_headings = SoupStrainer(["h1", "h2", "h3", "h4"])
+    tags = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser", parse_only=only_headings)
+    return [" ".join(tag.get_text().split()) for tag in tags.find_all(True, recursive=False)]
 
 
 def outline_entries(entry):
     """The entries of an outline in the order of the pages."""
     while entry is not None:
-        entry = entry.get_object()
         yield entry
         yield from outline_entries(entry.get("/First"))
         entry = entry.get("/Next")
@@ -153,11 +156,9 @@ def outline_entries(entry):
 
 def page_of(path):
     """{name of a place in the PDF: its page, counted from 1}."""
-    reader = PdfReader(path)
-    return {
-        name.removeprefix("/"): reader.get_destination_page_number(place) + 1
-        for name, place in reader.named_destinations.items()
-    }
+    with pikepdf.open(path) as pdf:
+        numbers = {page.objgen: number for number, page in enumerate(pdf.pages, 1)}
+        return {name.removeprefix("/"): numbers[place[0].objgen] for name, place in pdf.Root.Dests.items()}
 
 
 def finish(path, contents, headings):
@@ -165,17 +166,17 @@ def finish(path, contents, headings):
 
     Chromium writes some of the headings twice.
     """
-    writer = PdfWriter(path, incremental=True)  # adds what changes, which is little
-    for page, numbered in zip(writer.pages[1:], PdfReader(contents).pages):
-        for key in ("/Contents", "/Resources"):  # what is drawn and with what; the links stay
-            page[NameObject(key)] = numbered.raw_get(key).clone(writer)
-    entries = list(outline_entries(writer.root_object["/Outlines"].get_object().get("/First")))
-    if len(entries) != len(headings):
-        raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
-    for entry, heading in zip(entries, headings):
-        entry[NameObject("/Title")] = TextStringObject(heading)
-    writer.write(path)
-    return len(writer.pages)
+    with pikepdf.open(path, allow_overwriting_input=True) as pdf, pikepdf.open(contents) as numbered:
+        for page, with_numbers in zip(pdf.pages[1:], numbered.pages):
+            for key in ("/Contents", "/Resources"):  # what is drawn and with what; the links stay
+                page[key] = pdf.copy_foreign(numbered.make_indirect(with_numbers[key]))
+        entries = list(outline_entries(pdf.Root.Outlines.get("/First")))
+        if len(entries) != len(headings):
+            raise RuntimeError(f"{path} has {len(entries)} outline entries for {len(headings)} headings.")
+        for entry, heading in zip(entries, headings):
+            entry.Title = heading
+        pdf.save(path)
+        return len(pdf.pages)
 
 
 def make_pdf(html, target):
@@ -185,21 +186,22 @@ def make_pdf(html, target):
     target.parent.mkdir(parents=True, exist_ok=True)
     source, contents = target.with_suffix(".html"), target.with_suffix(".contents.pdf")
     parts = table_of_contents(html)
-    chapters = [anchor(page) for _, pages in parts for page, _ in pages]
-    text = one_file(html, target.parent, parts)
+    pages = [page for _, chapters in parts for page, _ in chapters]
+    articles = [article_of(html, page, pages, target.parent) for page in pages]
     with open_browser() as browser:
         page = browser.new_page(java_script_enabled=False)
 
-        def print_pdf(path, page_numbers, page_ranges=""):
-            source.write_text(text.replace(CONTENTS, contents_list(parts, page_numbers)), encoding="utf-8")
+        def print_pdf(path, page_numbers, articles, page_ranges=""):
+            text = one_file(html, target.parent, contents_list(parts, page_numbers), articles)
+            source.write_text(text, encoding="utf-8")
             page.goto(source.resolve().as_uri())
             page.pdf(path=path, page_ranges=page_ranges, **PRINT)
 
-        print_pdf(target, dict.fromkeys(chapters, "000"))
+        print_pdf(target, dict.fromkeys(map(anchor, pages), "000"), articles)
+        headings = read_headings(source)
         page_numbers = page_of(target)
-        print_pdf(contents, page_numbers, f"2-{page_numbers[chapters[0]] - 1}")
-    tags = BeautifulSoup(text, "html.parser", parse_only=SoupStrainer(["h1", "h2", "h3", "h4"]))
-    headings = [" ".join(tag.get_text().split()) for tag in tags.find_all(True, recursive=False)]
+        last_page = page_numbers[anchor(pages[0])] - 1
+        print_pdf(contents, page_numbers, articles[:1], f"2-{last_page}")  # drawn as with all chapters
     num_pages = finish(target, contents, headings)
     source.unlink()
     contents.unlink()
