@@ -83,22 +83,24 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def context(browser):
-    """One desktop for most tests, so that the weights are fetched once."""
-    context = browser.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
-    yield context
-    context.close()
+def desktop(browser):
+    """One window for most tests, so that the weights are fetched once."""
+    page = browser.new_page(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
+    page.problems = []
+    page.on(
+        "console",
+        lambda message: message.type in ("error", "warning") and page.problems.append(message.text),
+    )
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    return page
 
 
 @pytest.fixture
-def page(context):
-    """A page that fails its test if anything is said on its console, or an error is thrown."""
-    page, problems = context.new_page(), []
-    page.on("console", lambda message: message.type in ("error", "warning") and problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    page.close()
-    assert problems == []
+def page(desktop):
+    """That window; a test fails if anything is said on its console, or an error is thrown."""
+    desktop.problems.clear()
+    yield desktop
+    assert desktop.problems == []
 
 
 @pytest.fixture(scope="module")
