@@ -74,11 +74,11 @@ def sample_loaders(tokenizer):
 
 @pytest.fixture(scope="session")
 def write_beginning_of_sample():
-    """A function that writes the first messages of the sample, so that a training takes seconds."""
+    """A function that writes how the first messages of the sample begin, so that a training takes seconds."""
 
     def write(path, num_messages):
-        lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(lines[:num_messages]), encoding="utf-8")
+        lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines()[:num_messages]
+        path.write_text("".join(f"{line[:60]}\n" for line in lines), encoding="utf-8")
         return path
 
     return write

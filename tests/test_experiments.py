@@ -2,8 +2,8 @@
 
 import json
 import math
-import multiprocessing
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ from experiments import (
     settings_of,
 )
 from message_sets import choose_subset, create_loaders
-from records import key_of, load_predictions, load_results, save_entry, save_predictions
+from records import key_of, load_predictions, load_results, save_entry
 from reference_results import RESULTS
 from spam_data import create_spam_loaders
 from trials import best_on_validation, choose_learning_rate, fine_tune_row, has_converged, training_cost
@@ -168,8 +168,14 @@ def tiny_data(monkeypatch, tmp_path, embedded_load, tokenizer):
     return run
 
 
+def test_full_context_is_that_of_the_model(tiny_data):
+    train_loader, *_ = experiments.make_loaders(settings_of("full-context"), tiny_data.where)
+    assert train_loader.dataset[0][0].shape == (1024,)
+
+
 @pytest.mark.parametrize("row", HERE + BASELINES)
-def test_row_runs_and_is_stored_with_its_answers(tiny_data, row):
+def test_row_runs_and_is_stored_with_its_answers(tiny_data, monkeypatch, row):
+    monkeypatch.setattr(experiments, "model_config", lambda name: {"context_length": 64})  # 1024 take seconds
     entry = tiny_data(row)
     assert load_results(tiny_data.rows)[EMBEDDED]["sample"][row] == json.loads(json.dumps(entry))
     assert entry["messages"] == [28, 4, 8]
@@ -333,21 +339,21 @@ def test_saving_an_entry_keeps_the_others(tmp_path):
     }
 
 
-def write_entries(path, name):
-    for i in range(40):
-        save_entry({"settings": {}, "per_seed": []}, name, "uci", f"row {i}", path)
-        save_predictions({f"{name}/{i}": np.zeros(3)}, path.with_suffix(".npz"))
+WRITE_ENTRIES = """
+import sys
+from pathlib import Path
+from records import save_entry, save_predictions
+path, name = Path(sys.argv[1]), sys.argv[2]
+for i in range(40):
+    save_entry({"settings": {}, "per_seed": []}, name, "uci", f"row {i}", path)
+    save_predictions({f"{name}/{i}": [0, 0, 0]}, path.with_suffix(".npz"))
+"""
 
 
-def test_two_writers_lose_nothing(tmp_path):
+def test_two_writers_lose_nothing(run_python, tmp_path):
     path = tmp_path / "rows.json"
-    writers = [
-        multiprocessing.get_context("spawn").Process(target=write_entries, args=(path, n)) for n in "ab"
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: run_python("-c", WRITE_ENTRIES, path, name), "ab"))
     assert [len(load_results(path)[name]["uci"]) for name in "ab"] == [40, 40]
     assert len(load_predictions(path.with_suffix(".npz"))) == 80
 

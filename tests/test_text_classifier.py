@@ -147,10 +147,34 @@ def in_gpt2(embedded_load, tmp_path):
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
 
 
-def test_initial_prints_six_results_for_the_sample(run_python, in_gpt2):
-    arguments = ["initial", "--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu"]
-    process = run_python(COMMAND, *arguments)
-    assert re.fullmatch(RESULTS.format(model=r"gpt2-mini \(10M\)", data="sample"), process.stdout)
+ON_SAMPLE = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def few_messages(write_beginning_of_sample, tmp_path_factory):
+    return write_beginning_of_sample(tmp_path_factory.mktemp("few") / "messages.tsv", 1700)
+
+
+@pytest.fixture(scope="module")
+def run_on_few_messages(embedded_load, few_messages):
+    """A function that runs a command in a folder, on few messages, and returns what it printed."""
+
+    def run(folder, *arguments):
+        (folder / "gpt2").symlink_to(embedded_load.models_dir)
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+            patch.setattr(spam_data, "SAMPLE_FILE", few_messages)
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["text_classifier.py", *arguments])
+            text_classifier.main()
+        return output.getvalue()
+
+    return run
+
+
+def test_initial_prints_six_results_for_the_sample(run_on_few_messages, tmp_path):
+    printed = run_on_few_messages(tmp_path, "initial", *ON_SAMPLE)
+    assert re.fullmatch(RESULTS.format(model=r"gpt2-mini \(10M\)", data="sample"), printed)
 
 
 def test_initial_prints_six_results_for_the_uci_messages(
@@ -166,24 +190,7 @@ def test_initial_prints_six_results_for_the_uci_messages(
 # finetune
 # ---------------------------------------------------------------------------------
 
-FINETUNE = ["finetune", "--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu", "--epochs", "1"]
-
-
-def run_finetune(folder, models_dir, data_file, *more):
-    """Run one epoch of ``finetune`` in a folder; returns what it printed."""
-    (folder / "gpt2").symlink_to(models_dir)
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-        patch.setattr(spam_data, "SAMPLE_FILE", data_file)
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["text_classifier.py", *FINETUNE, *more])
-        text_classifier.main()
-    return output.getvalue()
-
-
-@pytest.fixture(scope="module")
-def few_messages(write_beginning_of_sample, tmp_path_factory):
-    return write_beginning_of_sample(tmp_path_factory.mktemp("few") / "messages.tsv", 1700)
+FINETUNE = ["finetune", *ON_SAMPLE, "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +199,10 @@ def few_loaders(few_messages, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def finetuned(embedded_load, few_messages, tmp_path_factory):
+def finetuned(run_on_few_messages, tmp_path_factory):
     """What one epoch of ``finetune`` printed, and the folder where it ran."""
     folder = tmp_path_factory.mktemp("finetuned")
-    return run_finetune(folder, embedded_load.models_dir, few_messages), folder
+    return run_on_few_messages(folder, *FINETUNE), folder
 
 
 FINETUNED = r"""Ep 1 \(Step 000000\): Train loss .*, Val loss .*
@@ -224,13 +231,13 @@ def test_finetune_saves_the_classifier_that_it_measured(finetuned, few_loaders):
 
 
 def test_finetune_on_cached_activations_gives_the_same_in_less_work(
-    finetuned, embedded_load, few_messages, few_loaders, tmp_path, monkeypatch
+    finetuned, run_on_few_messages, few_loaders, tmp_path, monkeypatch
 ):
     batches_read, forward = [], classification.GPTModel.forward
     monkeypatch.setattr(
         classification.GPTModel, "forward", lambda *args: batches_read.append(args) or forward(*args)
     )
-    printed = run_finetune(tmp_path, embedded_load.models_dir, few_messages, "--cached")
+    printed = run_on_few_messages(tmp_path, *FINETUNE, "--cached")
     assert len(batches_read) == sum(map(len, few_loaders))  # at the end; no step of the training
     assert re.sub(r"\d\.\d{3}", "", printed) == re.sub(r"\d\.\d{3}", "", finetuned[0])
     losses, expected = (re.findall(r"\d\.\d{3}", text) for text in (printed, finetuned[0]))
@@ -356,9 +363,8 @@ def test_classifier_that_ships_is_what_the_command_makes(sample_loaders, embedde
     assert SHIPPED.stat().st_size < 700_000
 
 
-def test_finetune_saves_what_was_trained_alone(embedded_load, few_messages, few_loaders, tmp_path):
-    options = ["--cached", "--only-trained", "--output", "small"]
-    printed = run_finetune(tmp_path, embedded_load.models_dir, few_messages, *options)
+def test_finetune_saves_what_was_trained_alone(embedded_load, run_on_few_messages, few_loaders, tmp_path):
+    printed = run_on_few_messages(tmp_path, *FINETUNE, "--cached", "--only-trained", "--output", "small")
     model, settings = load_classifier(tmp_path / "small", embedded_load.models_dir)
     accuracy = calc_accuracy_loader(few_loaders[2], model, CPU)
     assert settings["accuracies"]["test"] == accuracy and f"Test accuracy: {accuracy * 100:.2f}%" in printed
