@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -117,10 +118,11 @@ def test_notebooks_are_executed_once_and_a_failure_is_left_to_the_build(edition_
     assert not list((tmp_path / "bad").rglob("*.ipynb"))
 
 
+# A module that counts how often it is imported.
 NOTES = """
 from pathlib import Path
 VALUE = 1
-with open(Path(__file__).parent / "runs", "a") as file:
+with open(Path(__file__).with_suffix(".runs"), "a") as file:
     file.write(".")
 """
 
@@ -130,24 +132,39 @@ def test_nbval_compares_the_outputs_of_the_build_and_executes_what_has_changed(e
     for name in ("_config.yml", "notebooks/conftest.py", "book/extensions/edition_cache.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    path, module, runs = (tmp_path / name for name in ("notebooks/one.ipynb", "data.py", "runs"))
-    module.write_text(NOTES)
-    code = "import sys; sys.path.insert(0, '..')\nimport data\nprint(data.VALUE)"
-    variables = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTEST_ADDOPTS": ""}
 
-    def passes(stored):
+    def write(name, module, stored):
+        (tmp_path / f"{module}.py").write_text(NOTES)
+        code = f"import sys; sys.path.insert(0, '..')\nimport {module}\nprint({module}.VALUE)"
         output = new_output("stream", name="stdout", text=stored)
         cell = new_code_cell(code, outputs=[output], execution_count=1)
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
         nbformat.write(new_notebook(cells=[cell]), path)
-        command = "-m pytest -q --nbval --nbval-current-env --outputs-of-the-build notebooks".split()
-        return subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env={**os.environ, **variables}, capture_output=True
-        ).returncode
+        return path
 
-    assert passes("1\n") == 0 and runs.read_text() == "."  # nothing is built yet: executed
-    folder = edition_cache.cache_folder(tmp_path, edition_cache.state_of(path, tmp_path))
-    assert edition_cache.execute(path, folder, 60) is None and runs.read_text() == ".."
-    assert passes("1\n") == 0 and runs.read_text() == ".."  # the run of the build is compared
-    assert passes("2\n") == 1 and runs.read_text() == ".."
-    module.write_text(NOTES.replace("VALUE = 1", "VALUE = 2"))
-    assert passes("2\n") == 0 and runs.read_text() == "..."  # executed, as the module has changed
+    def build(path):
+        folder = edition_cache.cache_folder(tmp_path, edition_cache.state_of(path, tmp_path))
+        assert edition_cache.execute(path, folder, 60) is None
+
+    write("new", "absent", "1\n")  # not built: executed
+    build(write("current", "same", "1\n"))  # the run of the build is compared
+    write("wrong", "same", "2\n")  # the same code, so the same run, with another stored output
+    build(write("changed", "other", "2\n"))
+    (tmp_path / "other.py").write_text(NOTES.replace("VALUE = 1", "VALUE = 2"))  # executed again
+
+    command = "-m pytest -q --nbval --nbval-current-env --outputs-of-the-build -rA notebooks".split()
+    variables = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTEST_ADDOPTS": ""}
+    process = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    outcomes = re.findall(r"^(PASSED|FAILED) notebooks/(\w+).ipynb", process.stdout, re.M)
+    assert {name for outcome, name in outcomes if outcome == "PASSED"} == {"new", "current", "changed"}
+    assert {name for outcome, name in outcomes if outcome == "FAILED"} == {
+        "wrong"
+    } and process.returncode == 1
+    runs = {path.stem: path.read_text() for path in tmp_path.glob("*.runs")}
+    assert runs == {"absent": ".", "same": ".", "other": ".."}
