@@ -19,14 +19,18 @@ ADDRESS = "https://github.com/some-one/spam.book"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """A copy of the files that hold the address, as they are."""
+def copy_files(folder):
+    """Copy the files that hold the address, as they are."""
     files = [ROOT / name for name in ("_config.yml", "README.md", "CITATION.cff")]
     for path in (*files, *ROOT.glob("notebooks/*.ipynb")):
-        target = tmp_path / "copy" / path.relative_to(ROOT)
+        target = folder / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    copy_files(tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -229,14 +233,26 @@ def test_make_sets_keeps_refuses_and_removes_the_address(book):
 # ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def links(book, run_python):
-    """A function that builds the book with one notebook; returns its header's links and its page."""
+BUILD = """
+import sys
+from jupyter_book.cli.main import main
+for book in sys.argv[1:]:
+    main(["build", "-q", book], standalone_mode=False)
+"""
 
-    def build(address):
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Two books with one notebook, with and without an address: {address: the notebook's page}."""
+    books = {address: tmp_path_factory.mktemp("book") for address in (ADDRESS, "")}
+    for address, book in books.items():
+        copy_files(book)
         set_repository(address, book)
         for folder in ("_static", "extensions", "extra"):
-            shutil.copytree(ROOT / "book" / folder, book / "book" / folder, dirs_exist_ok=True)
+            shutil.copytree(ROOT / "book" / folder, book / "book" / folder)
+        config = (book / "_config.yml").read_text(encoding="utf-8")
+        config = config.replace("execute_notebooks: cache", 'execute_notebooks: "off"')
+        (book / "_config.yml").write_text(config, encoding="utf-8")
         (book / "book" / "intro.md").write_text("# Title\n", encoding="utf-8")
         (book / "_toc.yml").write_text(
             f"format: jb-book\nroot: book/intro\nchapters:\n- file: notebooks/{NOTEBOOKS[0][:-6]}\n",
@@ -244,21 +260,24 @@ def links(book, run_python):
         )
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Notebook")])
         nbformat.write(notebook, book / "notebooks" / NOTEBOOKS[0])
-        build_it = "from jupyter_book.cli.main import main; main()"
-        process = run_python("-c", build_it, "build", "-q", book, cwd=book)
-        assert process.returncode == 0, process.stderr
-        page = book / "_build" / "html" / "notebooks" / NOTEBOOKS[0].replace(".ipynb", ".html")
-        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-        return {
-            link["href"]: link.get_text(strip=True) for link in soup.select(".article-header-buttons a")
-        }, soup
+    command = [sys.executable, "-c", BUILD, *books.values()]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    page = Path("_build", "html", "notebooks", NOTEBOOKS[0]).with_suffix(".html")
+    return {
+        address: BeautifulSoup((book / page).read_text(encoding="utf-8"), "html.parser")
+        for address, book in books.items()
+    }
 
-    return build
+
+def buttons_of(page):
+    return {link["href"]: link.get_text(strip=True) for link in page.select(".article-header-buttons a")}
 
 
 @pytest.mark.slow
-def test_page_has_buttons_with_an_address(links):
-    buttons, soup = links(ADDRESS)
+def test_page_has_buttons_with_an_address(pages):
+    page = pages[ADDRESS]
+    buttons = buttons_of(page)
     path = f"main/notebooks/{NOTEBOOKS[0]}"
     assert buttons[ADDRESS] == "Repository"
     assert buttons[f"{ADDRESS}/edit/{path}"] == "Suggest edit"
@@ -268,14 +287,13 @@ def test_page_has_buttons_with_an_address(links):
     ]
     # every button has a name, and no image of one comes from elsewhere
     assert all(
-        button.get("aria-label") for button in soup.select(".article-header-buttons .dropdown > button")
+        button.get("aria-label") for button in page.select(".article-header-buttons .dropdown > button")
     )
-    images = soup.select(".article-header-buttons img")
+    images = page.select(".article-header-buttons img")
     assert images and all(image["src"].startswith("../_static/") and image["alt"] for image in images)
 
 
 @pytest.mark.slow
-def test_page_has_no_such_button_without_an_address(links):
-    buttons, soup = links("")
-    assert list(buttons.values()) == [".ipynb"]  # the download
-    assert not re.search(r"github\.com|colab\.research|Launch interactive", str(soup))
+def test_page_has_no_such_button_without_an_address(pages):
+    assert list(buttons_of(pages[""]).values()) == [".ipynb"]  # the download
+    assert not re.search(r"github\.com|colab\.research|Launch interactive", str(pages[""]))
