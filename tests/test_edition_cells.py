@@ -1,6 +1,5 @@
 """The pages of the example lesson: no warning, folds and links work, and each edition has its own cells."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -22,46 +21,53 @@ nb_ipywidgets_js = {{}}
 """
 
 
-@pytest.fixture
-def page_of(tmp_path):
-    """A function that builds a small book with the example lesson in one edition; returns its page."""
+EDITIONS = ["gpt2-mini (10M), sample", "gpt2-mini (10M), uci", "gpt2-small (124M), uci"]
+BUILD = """
+import os, sys
+from sphinx.cmd.build import main
+for edition in sys.argv[3:]:
+    os.environ["CHOOSE_MODEL"], os.environ["CHOOSE_DATA"] = edition.split(", ")
+    if main(["-q", "-W", "-n", "--keep-going", sys.argv[1], f"{sys.argv[2]}/{edition}/html"]) != 0:
+        sys.exit(f"above: warnings about {edition}")
+"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The page of the example lesson in each edition of a small book: {edition: page}."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for folder in ("book", "notebooks"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "conf.py").write_text(CONF)
+        (source / folder).mkdir()
+    (source / "conf.py").write_text(CONF)
     for name in ("glossary.md", "bibliography.md"):
-        shutil.copy(ROOT / "book" / name, tmp_path / "book")
-    lesson = tmp_path / "notebooks" / "90_example_lesson.ipynb"
-    shutil.copy(ROOT / "tests" / "data" / lesson.name, lesson)
+        shutil.copy(ROOT / "book" / name, source / "book")
+    shutil.copy(ROOT / "tests" / "data" / "90_example_lesson.ipynb", source / "notebooks")
     next_lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# The next lesson")])
-    nbformat.write(next_lesson, tmp_path / "notebooks" / "06_selective_unfreezing.ipynb")
-    pages = "\n".join(
+    nbformat.write(next_lesson, source / "notebooks" / "06_selective_unfreezing.ipynb")
+    names = "\n".join(
         ["glossary", "bibliography", "../notebooks/90_example_lesson", "../notebooks/06_selective_unfreezing"]
     )
-    (tmp_path / "book" / "index.md").write_text(f"# Book\n\n```{{toctree}}\n{pages}\n```\n")
-
-    def build(model, data):
-        process = subprocess.run(
-            [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "--keep-going", tmp_path, tmp_path / "html"],
-            env={**os.environ, "CHOOSE_MODEL": model, "CHOOSE_DATA": data},
-            capture_output=True,
-            text=True,
-        )
-        assert process.returncode == 0, process.stderr
-        page = tmp_path / "html" / "notebooks" / "90_example_lesson.html"
-        return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-
-    return build
+    (source / "book" / "index.md").write_text(f"# Book\n\n```{{toctree}}\n{names}\n```\n")
+    process = subprocess.run(
+        [sys.executable, "-c", BUILD, source, built, *EDITIONS], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    page = Path("html", "notebooks", "90_example_lesson.html")
+    return {
+        edition: BeautifulSoup((built / edition / page).read_text(encoding="utf-8"), "html.parser")
+        for edition in EDITIONS
+    }
 
 
-@pytest.mark.parametrize("model, data", [("gpt2-mini (10M)", "uci"), ("gpt2-small (124M)", "uci")])
-def test_page_of_another_edition_leaves_out_what_holds_for_gpt2_mini(page_of, model, data):
-    text = page_of(model, data).get_text()
+@pytest.mark.parametrize("edition", EDITIONS[1:])
+def test_page_of_another_edition_leaves_out_what_holds_for_gpt2_mini(pages, edition):
+    text = pages[edition].get_text()
     assert "has learned nothing, gives class 1" not in text
     assert "The last row alone decides" in text and "In short" in text
 
 
-def test_page_has_folds_links_and_closed_cells(page_of):
-    page = page_of("gpt2-mini (10M)", "sample")
+def test_page_has_folds_links_and_closed_cells(pages):
+    page = pages[EDITIONS[0]]
     assert "has learned nothing, gives class 1" in page.get_text()
     folds = [fold.summary.get_text(" ", strip=True) for fold in page.select("details")]
     assert folds == [
