@@ -11,6 +11,7 @@ import export
 from classification import END_OF_TEXT, add_classification_head
 from edition import PAD_TOKEN_ID
 from own_training import build_own_classifier
+from previous_chapters import GPTModel
 from reading import EndOfTextClassifier, Reader, encode_texts, filled
 
 CPU = torch.device("cpu")
@@ -24,15 +25,19 @@ TEXTS = (
 )
 
 
-@pytest.fixture
-def classifier(tiny_pretrained):
+@pytest.fixture(scope="module")
+def classifier():
     """A classifier of own texts with three classes, and its settings."""
-    model = build_own_classifier("tiny", 3, "all").eval()
+    torch.manual_seed(1)
+    config = {"vocab_size": 50257, "context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 3}
+    model = GPTModel({**config, "drop_rate": 0.0, "qkv_bias": True})
+    add_classification_head(model, num_classes=3)
+    torch.nn.init.zeros_(model.out_head.bias)
     settings = {"model": "tiny", "data": "my.csv", "max_length": 16, "threshold": 0.5, "reads": END_OF_TEXT}
-    return model, settings | {"class_names": ["politics", "sports & games", "好"]}
+    return model.eval(), settings | {"class_names": ["politics", "sports & games", "好"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def expected(classifier):
     return Reader(*classifier, CPU).logits(TEXTS).numpy()
 
@@ -71,18 +76,24 @@ def test_training_reads_the_same_position(tiny_pretrained, layers):
 # ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(classifier, tmp_path):
+@pytest.fixture(scope="module")
+def folder(classifier, tmp_path_factory):
     """The classifier for Transformers."""
-    difference = export.to_hugging_face(tmp_path, *classifier)
+    folder = tmp_path_factory.mktemp("transformers")
+    difference = export.to_hugging_face(folder, *classifier)
     assert difference < 1e-4
-    return tmp_path
+    return folder
 
 
-def pipeline_logits(folder, texts, names, **options):
+@pytest.fixture(scope="module")
+def classify(folder):
+    """What a user of Transformers opens the folder with."""
     from transformers import pipeline
 
-    classify = pipeline("text-classification", model=str(folder), device="cpu")
+    return pipeline("text-classification", model=str(folder), device="cpu")
+
+
+def logits_of(classify, texts, names, **options):
     answers = classify(list(texts), top_k=None, function_to_apply="none", **options)
     return np.array(
         [[next(a["score"] for a in row if a["label"] == name) for name in names] for row in answers]
@@ -90,23 +101,20 @@ def pipeline_logits(folder, texts, names, **options):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, len(TEXTS)])
-def test_pipeline_gives_the_same_logits(folder, classifier, expected, batch_size):
+def test_pipeline_gives_the_same_logits(classify, classifier, expected, batch_size):
     names = classifier[1]["class_names"]
-    logits = pipeline_logits(folder, TEXTS, names, truncation=True, batch_size=batch_size)
+    logits = logits_of(classify, TEXTS, names, truncation=True, batch_size=batch_size)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
-    defaults = pipeline_logits(folder, TEXTS[:4], names, batch_size=batch_size)  # not cut: short enough
+    defaults = logits_of(classify, TEXTS[:4], names, batch_size=batch_size)  # not cut: short enough
     np.testing.assert_allclose(defaults, expected[:4], atol=1e-4)
 
 
-def test_pipeline_without_truncation_refuses_a_long_text(folder, classifier):
+def test_pipeline_without_truncation_refuses_a_long_text(classify, classifier):
     with pytest.raises(IndexError):
-        pipeline_logits(folder, TEXTS[-1:], classifier[1]["class_names"])
+        logits_of(classify, TEXTS[-1:], classifier[1]["class_names"])
 
 
-def test_pipeline_names_the_classes(folder, classifier, expected):
-    from transformers import pipeline
-
-    classify = pipeline("text-classification", model=str(folder), device="cpu")
+def test_pipeline_names_the_classes(classify, classifier, expected):
     answers, names = classify(list(TEXTS), truncation=True), classifier[1]["class_names"]
     assert [answer["label"] for answer in answers] == [names[i] for i in expected.argmax(axis=1)]
 
@@ -140,7 +148,7 @@ def test_model_card_has_data_metrics_and_limits(classifier, folder):
 
 def test_classifier_that_reads_filling_goes_to_onnx_only(classifier, tmp_path):
     model, settings = classifier
-    del settings["reads"]
+    settings = {key: value for key, value in settings.items() if key != "reads"}
     with pytest.raises(ValueError, match="reads the last of 16 positions.*--data FILE.*--to onnx"):
         export.to_hugging_face(tmp_path, model, settings)
 
@@ -172,9 +180,9 @@ print(set(unneeded) & sys.modules.keys())
 """
 
 
-def test_classify_imports_nothing_that_it_does_not_need(run_python):
+def test_classify_imports_nothing_that_it_does_not_need(run_python, embedded_load, tmp_path):
     """Each of these would take its time at every start, the compiler of PyTorch more than all others."""
-    run_python("-c", "import saved_classifiers; saved_classifiers.chosen_classifier()")  # fetches the model
+    (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)  # as after a first start
     assert run_python("-c", CLASSIFY).stdout.splitlines()[-1] == "set()"
 
 
