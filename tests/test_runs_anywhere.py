@@ -39,10 +39,21 @@ def book(tmp_path_factory):
 
 
 @pytest.fixture
-def first_cell(tmp_path, monkeypatch):
+def pip(tmp_path):
+    """The program of a stand-in for pip, which takes seconds. It leaves the file ``pip-was-here``."""
+    (tmp_path / "stand-in" / "pip").mkdir(parents=True)
+    (tmp_path / "stand-in" / "pip" / "__init__.py").touch()
+    program = tmp_path / "stand-in" / "pip" / "__main__.py"
+    program.write_text(f"open({str(tmp_path / 'pip-was-here')!r}, 'w')")
+    return program
+
+
+@pytest.fixture
+def first_cell(tmp_path, pip):
     """A function that runs the first cell in the folder ``content`` and returns the finished process."""
     content = tmp_path / "content"
     content.mkdir()
+    folders = {"TIKTOKEN_CACHE_DIR": str(tmp_path / "tokens"), "PYTHONPATH": str(tmp_path / "stand-in")}
 
     def run(address="", colab=False, **variables):
         variables = {"CHOOSE_MODEL": EMBEDDED.name, "CHOOSE_DATA": "sample", **variables}
@@ -50,7 +61,7 @@ def first_cell(tmp_path, monkeypatch):
         return subprocess.run(
             [sys.executable, "-c", code],
             cwd=content,
-            env={**os.environ, "TIKTOKEN_CACHE_DIR": str(tmp_path / "tokens"), **variables},
+            env={**os.environ, **folders, **variables},
             capture_output=True,
             text=True,
         )
@@ -88,9 +99,10 @@ def test_book_is_found_above(first_cell, book):
 
 @pytest.mark.parametrize("colab", [False, True])
 @pytest.mark.parametrize("place", ["spam-book", "drive/MyDrive/Colab Notebooks/spam-book"])
-def test_book_is_found_below(place, colab, first_cell, book):
+def test_book_is_found_below(place, colab, first_cell, book, tmp_path):
     shutil.copytree(book, first_cell.content / place)
     assert folder_found(first_cell(colab=colab)) == first_cell.content / place
+    assert (tmp_path / "pip-was-here").exists() == colab
 
 
 def test_book_in_a_zip_file_beside_the_notebook_is_unpacked(first_cell, book):
@@ -98,7 +110,8 @@ def test_book_in_a_zip_file_beside_the_notebook_is_unpacked(first_cell, book):
     with zipfile.ZipFile(first_cell.content / "spam-book-main.zip", "w") as archive:
         for name in PARTS:
             archive.write(book / name, f"spam-book-main/{name}")
-    assert folder_found(first_cell(colab=True)) == first_cell.content / "book" / "spam-book-main"
+    process = first_cell(colab=True, PYTHONPATH="")  # with the real pip
+    assert folder_found(process) == first_cell.content / "book" / "spam-book-main"
 
 
 @pytest.mark.parametrize("by", ["address in the cell", "address in the environment"])
@@ -128,11 +141,9 @@ def test_a_git_that_fails_is_named(first_cell):
     assert "does not exist" in error  # what git says itself
 
 
-def test_a_pip_that_fails_is_named(first_cell, book, tmp_path):
-    (tmp_path / "pip").mkdir()
-    (tmp_path / "pip" / "__main__.py").write_text("raise SystemExit('pip has no network')")
-    (tmp_path / "pip" / "__init__.py").touch()
-    error = first_cell(book.as_posix(), colab=True, PYTHONPATH=str(tmp_path)).stderr
+def test_a_pip_that_fails_is_named(first_cell, book, pip):
+    pip.write_text("raise SystemExit('pip has no network')")
+    error = first_cell(book.as_posix(), colab=True).stderr
     assert "This command failed" in error and "pip install -q tiktoken safetensors" in error
     assert "pip has no network" in error
 
