@@ -15,6 +15,7 @@ from previous_chapters import (
     GPTModel,
     LayerNorm,
     MultiHeadAttention,
+    SkipRandomValues,
     generate_text_simple,
     load_weights_into_gpt,
     model_config,
@@ -39,7 +40,8 @@ def config_of(settings):
 
 
 def loaded_model(config, params):
-    model = GPTModel(config)
+    with SkipRandomValues():
+        model = GPTModel(config)
     load_weights_into_gpt(model, params)
     return model.eval()
 
@@ -65,15 +67,15 @@ def random_ids(*shape, n_vocab=TINY["n_vocab"]):
 
 def hugging_face_model(settings, params):
     """transformers' GPT-2 with the values of ``params``; its linear layers are [in, out], too."""
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=settings["n_vocab"],
-            n_positions=settings["n_ctx"],
-            n_embd=settings["n_embd"],
-            n_layer=settings["n_layer"],
-            n_head=settings["n_head"],
-        )
+    config = GPT2Config(
+        vocab_size=settings["n_vocab"],
+        n_positions=settings["n_ctx"],
+        n_embd=settings["n_embd"],
+        n_layer=settings["n_layer"],
+        n_head=settings["n_head"],
     )
+    with SkipRandomValues():
+        model = GPT2LMHeadModel(config)
 
     def set_values(parameter, array):
         assert parameter.shape == array.shape
