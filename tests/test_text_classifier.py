@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -664,10 +665,14 @@ def test_closed_standard_input_has_no_messages(command_line, saved, monkeypatch)
         command_line("classify", "--classifier", saved, "--file", "-")
 
 
-def test_exit_status_of_the_process(run_python):
-    process = run_python(COMMAND, "classify", "Do you have time", "--classifier", "none")
-    assert process.returncode == 1 and process.stdout == ""
-    assert process.stderr == "Error: There is no classifier none.\n"
+def test_program_ends_with_its_error(monkeypatch, tmp_path, capsys):
+    """With a text to exit with, Python writes it to the standard error and ends with the status 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(COMMAND), "classify", "Do you have time", "--classifier", "none"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(COMMAND), run_name="__main__")
+    assert exit.value.code == "Error: There is no classifier none."
+    assert capsys.readouterr() == ("", "")
 
 
 def test_result_is_there_before_the_input_ends(finetuned, tmp_path):
