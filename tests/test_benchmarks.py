@@ -136,10 +136,9 @@ def test_installed_sides_agree_with_the_book(tiny_pretrained, tmp_path):
 
 
 @pytest.mark.slow
-def test_quick_benchmark_compares_the_outputs_of_all_sides(run_python, tmp_path):
+def test_quick_benchmark_compares_the_outputs_of_all_sides(run_script, tmp_path):
     command = ROOT / "benchmarks" / "speed.py", "--quick", "--no-peers"  # their sides have a test above
-    process = run_python(*command, "--output", tmp_path / "result.json")
-    assert process.returncode == 0, process.stdout + process.stderr
+    assert run_script(*command, "--output", tmp_path / "result.json") == 0
     result = json.loads((tmp_path / "result.json").read_text())
     rows = {row["name"]: row for row in result["measurements"]}
     assert list(rows) == [
