@@ -3,7 +3,6 @@
 import json
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import time
@@ -101,9 +100,10 @@ def test_three_processes_train_as_one_does(fine_tune):
 # The command on the first lines of the sample, so that it takes seconds.
 COMMAND = """
 from pathlib import Path
-import spam_data, text_classifier
+import distributed, spam_data, text_classifier
 spam_data.SAMPLE_FILE = Path("messages.tsv")
 text_classifier.main()
+assert distributed.num_processes() == 1, "the process group was not ended"
 """
 
 
@@ -150,12 +150,15 @@ def test_initial_command_prints_once_in_two_processes(command):
     assert printed.count("Test loss") == 1 and len(printed.splitlines()) == 7
 
 
-TAKE_TURNS = """
-import sys, time
+TAKE_TURNS_AND_SLEEP = """
+import os, sys, time
+from pathlib import Path
 from distributed import *
 
+folder = Path(sys.argv[1])
+
 def note(word):
-    with open(sys.argv[1], "a") as file:
+    with open(folder / "notes.txt", "a") as file:
         file.write(f"{torch.distributed.get_rank()} {word}\\n")
 
 with process_group(torch.device("cpu")):
@@ -163,27 +166,8 @@ with process_group(torch.device("cpu")):
         note("begins")
         time.sleep(1)
         note("ends")
-    print(f"printed by {torch.distributed.get_rank()}")
-assert num_processes() == 1, "the process group was not ended"
-"""
-
-
-def test_first_process_fetches_before_the_others_and_prints_alone(run_python, tmp_path):
-    script, notes = tmp_path / "take_turns.py", tmp_path / "notes.txt"
-    script.write_text(TAKE_TURNS)
-    process = run_python(*TORCHRUN, 2, script, notes)
-    assert process.returncode == 0, process.stderr
-    assert notes.read_text().splitlines() == ["0 begins", "0 ends", "1 begins", "1 ends"]
-    assert process.stdout == "printed by 0\n"
-
-
-SLEEP = """
-import os, sys, time
-from pathlib import Path
-from distributed import *
-
-with process_group(torch.device("cpu")):
-    Path(sys.argv[1], str(os.getpid())).touch()
+    print(f"printed by {torch.distributed.get_rank()}", flush=True)
+    (folder / "workers" / str(os.getpid())).touch()
     time.sleep(120)
 """
 
@@ -203,18 +187,33 @@ def wait_until(condition, seconds=60):
     assert condition()
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-def test_workers_end_with_a_torchrun_that_is_killed(tmp_path):
-    script, workers = tmp_path / "sleep.py", tmp_path / "workers"
-    script.write_text(SLEEP)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of two processes that have taken turns, printed and slept when their torchrun was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    script, workers = folder / "take_turns.py", folder / "workers"
+    script.write_text(TAKE_TURNS_AND_SLEEP)
     workers.mkdir()
-    command = [sys.executable, *TORCHRUN, "2", script, workers]
+    command = [sys.executable, *TORCHRUN, "2", script, folder]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL)
-    wait_until(lambda: len(list(workers.iterdir())) == 2)
-    torchrun.send_signal(signal.SIGKILL)
-    torchrun.wait()
-    wait_until(lambda: not any(is_running(worker.name) for worker in workers.iterdir()), seconds=20)
+    with open(folder / "printed.txt", "w") as printed:
+        torchrun = subprocess.Popen(command, env=variables, stdout=printed, stderr=subprocess.DEVNULL)
+        wait_until(lambda: len(list(workers.iterdir())) == 2)
+        torchrun.kill()
+        torchrun.wait()
+    return folder
+
+
+def test_first_process_fetches_before_the_others_and_prints_alone(killed):
+    notes = (killed / "notes.txt").read_text().splitlines()
+    assert notes == ["0 begins", "0 ends", "1 begins", "1 ends"]
+    assert (killed / "printed.txt").read_text() == "printed by 0\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_with_a_torchrun_that_is_killed(killed):
+    workers = [worker.name for worker in (killed / "workers").iterdir()]
+    wait_until(lambda: not any(map(is_running, workers)), seconds=20)
 
 
 def test_without_torchrun_nothing_changes(capsys):
