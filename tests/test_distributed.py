@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -62,15 +61,14 @@ with process_group(torch.device("cpu")) as device:
 
 
 @pytest.fixture
-def fine_tune(run_python, embedded_load, tmp_path, monkeypatch, capsys):
+def fine_tune(run_python, run_script, embedded_load, tmp_path, capsys):
     """A function that fine-tunes in so many processes: (printed text, weights, what the script noted)."""
     script, arguments = tmp_path / "fine_tune.py", (embedded_load.models_dir, tmp_path)
     script.write_text(FINE_TUNE)
 
     def run(processes):
         if processes == 1:  # this one: another would import PyTorch first
-            monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-            runpy.run_path(str(script))
+            assert run_script(script, *arguments) == 0
             printed = capsys.readouterr().out
         else:
             process = run_python(*TORCHRUN, processes, script, *arguments)
@@ -97,57 +95,44 @@ def test_three_processes_train_as_one_does(fine_tune):
     assert sum(notes["synchronised"]) == 10 * trainable  # ten steps; nothing of what is frozen
 
 
-# The command on the first lines of the sample, so that it takes seconds.
-COMMAND = """
+# Two commands on the first lines of the sample, so that they take seconds.
+COMMANDS = """
+import sys
 from pathlib import Path
 import distributed, spam_data, text_classifier
+
 spam_data.SAMPLE_FILE = Path("messages.tsv")
-text_classifier.main()
+options = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu"]
+for command in (["initial"], ["finetune", "--epochs", "1"]):
+    sys.argv = ["text_classifier.py", *command, *options]
+    text_classifier.main()
 assert distributed.num_processes() == 1, "the process group was not ended"
 """
 
 
-@pytest.fixture
-def command(
-    run_python, command_line, embedded_load, write_beginning_of_sample, tmp_path, monkeypatch, capsys
+@pytest.mark.slow
+def test_commands_give_the_same_in_two_processes(
+    run_python, run_script, embedded_load, write_beginning_of_sample, tmp_path, monkeypatch, capsys
 ):
-    """A function that runs a command in one process, this one, or in more; returns what it printed."""
-    (tmp_path / "command.py").write_text(COMMAND)
+    (tmp_path / "commands.py").write_text(COMMANDS)
     write_beginning_of_sample(tmp_path / "messages.tsv", 150)
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
-    monkeypatch.setattr(spam_data, "SAMPLE_FILE", Path("messages.tsv"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spam_data, "SAMPLE_FILE", spam_data.SAMPLE_FILE)  # the script changes it
 
-    def run(processes, *arguments):
-        arguments = [*arguments, "--device", "cpu"]
-        if processes == 1:
-            command_line(*arguments)
-            return capsys.readouterr().out
-        process = run_python(*TORCHRUN, processes, "command.py", *arguments)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    return run
-
-
-@pytest.mark.slow
-def test_finetune_command_gives_the_same_in_two_processes(command, tmp_path):
-    printed, weights = [], []
-    for processes in (1, 2):
-        arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
-        printed.append(command(processes, "finetune", *arguments))
-        (saved,) = (tmp_path / "classifiers").iterdir()
-        weights.append(load_file(saved))
-        saved.unlink()
-    assert printed[0] == printed[1] and printed[0].endswith("Saved as classifiers/" + saved.name + "\n")
-    for name, value in weights[0].items():
+    process = run_python(*TORCHRUN, 2, "commands.py")
+    assert process.returncode == 0, process.stderr
+    (saved,) = (tmp_path / "classifiers").iterdir()
+    weights = load_file(saved)
+    saved.unlink()
+    assert run_script("commands.py") == 0
+    assert process.stdout == capsys.readouterr().out
+    assert process.stdout.endswith(f"Saved as classifiers/{saved.name}\n")
+    initial = process.stdout.splitlines()[:7]
+    assert initial[-1].startswith("Test loss") and process.stdout.count("Test loss") == 1
+    for name, value in load_file(saved).items():
         if not name.endswith("W_key.bias"):  # see above: the command computes in float32
-            torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_initial_command_prints_once_in_two_processes(command):
-    printed = command(2, "initial", "--model", "gpt2-mini (10M)", "--data", "sample")
-    assert printed.count("Test loss") == 1 and len(printed.splitlines()) == 7
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-5)
 
 
 TAKE_TURNS_AND_SLEEP = """
