@@ -84,6 +84,7 @@ FULL = {
     "loading_repeats": 5,
     "peer_repeats": 9,
     "warm_up": 1,  # fresh processes whose time does not count: files come from disk
+    "large_batch": 64,  # messages
     "messages": 64,
     "messages_of_the_classifier": 448,
     "compiler": "inductor",  # of torch.compile
@@ -99,6 +100,7 @@ QUICK = {
     "loading_repeats": 1,
     "peer_repeats": 1,
     "warm_up": 0,
+    "large_batch": 16,
     "messages": 32,
     "messages_of_the_classifier": 96,
     "compiler": "eager",  # traces the model, and leaves C++ out

@@ -39,7 +39,7 @@ from edition import PAD_TOKEN_ID
 from fast_paths import last_token_logits, logits_at, packed_for_inference, real_tokens, token_position
 from files import write_json
 
-LARGE_BATCH, LONG_TEXT = 64, 1024  # messages; tokens, as many as GPT-2 reads
+LONG_TEXT = 1024  # tokens, as many as GPT-2 reads
 LIMITS = {"up to rounding": TOLERANCE["float32"], "in bfloat16": TOLERANCE["bfloat16"], "other weights": None}
 
 
@@ -61,10 +61,10 @@ def compiled(model, backend):
     return model
 
 
-def compiler_problem():
+def compiler_problem(backend):
     """Why ``torch.compile`` does not work here, in a line; None where it works."""
     try:
-        torch.compile(nn.GELU())(torch.zeros(64))
+        torch.compile(nn.GELU(), backend=backend)(torch.zeros(64))
     except Exception as error:  # of many kinds
         return (str(error).strip() or type(error).__name__).split("\n")[0]
     return None
@@ -83,16 +83,17 @@ class Ways:
 
     Args:
         bench (speed.Bench): the models and their turns.
-        repeats (int): for batches of 8 messages; a third of it for 64.
+        repeats (int): for batches of 8 messages; a third of it for large ones.
     """
 
     def __init__(self, bench, repeats):
         self.bench, self.repeats, self.rows = bench, repeats, []
         self.B, self.T = bench.setting["batch_size"], bench.setting["num_tokens"]
+        self.large_batch = bench.setting["large_batch"]
 
     def measure_all(self):
         models, ids = self.bench.classifiers(), self.bench.random_ids
-        model, small, many = models["book"], [ids(self.B, self.T)], ids(LARGE_BATCH, self.T)
+        model, small, many = models["book"], [ids(self.B, self.T)], ids(self.large_batch, self.T)
         before, by_length = self.messages()
 
         def by_formula(ids):
@@ -118,9 +119,9 @@ class Ways:
         self.answering("batches by length", *[last_real_row(model)] * 2, before, by_length, reads="last real")
         self.training("bfloat16", model, InBfloat16, result="in bfloat16")
         self.training(
-            "large batches", model, lambda model: model, batch_size=LARGE_BATCH, result="other weights"
+            "large batches", model, lambda model: model, batch_size=self.large_batch, result="other weights"
         )
-        if problem := compiler_problem():
+        if problem := compiler_problem(self.bench.setting["compiler"]):
             for job in ("answering", "training"):
                 self.keep({"way": "torch.compile", "job": job, "not_measured": problem})
         else:
@@ -208,7 +209,8 @@ class Ways:
 
     def messages(self):
         """Batches of the sample by length, padded to one length, and the same padded to that of the batch."""
-        ids = torch.tensor(load_messages("gpt2-mini (10M)", "sample")[0].dataset.encoded_texts[:LARGE_BATCH])
+        texts = load_messages("gpt2-mini (10M)", "sample")[0].dataset.encoded_texts
+        ids = torch.tensor(texts[: self.large_batch])
         ids = F.pad(ids, (0, self.T - ids.shape[1]), value=PAD_TOKEN_ID)
         lengths = real_tokens(ids).sum(dim=1)
         order = lengths.argsort(stable=True).split(self.B)
@@ -232,8 +234,8 @@ def main():
     about = machine(cpu, "float32") | {"bfloat16_in_hardware": torch.ops.mkldnn._is_mkldnn_bf16_supported()}
     result = {
         "machine": about,
-        "setting": {key: setting[key] for key in ("model", "batch_size", "num_tokens")}
-        | {"large_batch": LARGE_BATCH, "long_text": LONG_TEXT},
+        "setting": {key: setting[key] for key in ("model", "batch_size", "num_tokens", "large_batch")}
+        | {"long_text": LONG_TEXT},
         "ways": ways.rows,
     }
     output = args.output or (None if args.quick else ROOT / "results" / "ways.json")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -174,8 +175,24 @@ def command_line(monkeypatch, tmp_path):
 
 
 # ---------------------------------------------------------------------------------
-# Python in a process of its own
+# A script, here and in a process of its own
 # ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """A function that does what ``python SCRIPT ARGUMENTS...`` does, in this process, which has imported
+    PyTorch; returns the exit status."""
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    return run
 
 
 @pytest.fixture

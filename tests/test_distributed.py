@@ -2,8 +2,6 @@
 
 import json
 import os
-import runpy
-import signal
 import subprocess
 import sys
 import time
@@ -63,15 +61,14 @@ with process_group(torch.device("cpu")) as device:
 
 
 @pytest.fixture
-def fine_tune(run_python, embedded_load, tmp_path, monkeypatch, capsys):
+def fine_tune(run_python, run_script, embedded_load, tmp_path, capsys):
     """A function that fine-tunes in so many processes: (printed text, weights, what the script noted)."""
     script, arguments = tmp_path / "fine_tune.py", (embedded_load.models_dir, tmp_path)
     script.write_text(FINE_TUNE)
 
     def run(processes):
         if processes == 1:  # this one: another would import PyTorch first
-            monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-            runpy.run_path(str(script))
+            assert run_script(script, *arguments) == 0
             printed = capsys.readouterr().out
         else:
             process = run_python(*TORCHRUN, processes, script, *arguments)
@@ -98,64 +95,55 @@ def test_three_processes_train_as_one_does(fine_tune):
     assert sum(notes["synchronised"]) == 10 * trainable  # ten steps; nothing of what is frozen
 
 
-# The command on the first lines of the sample, so that it takes seconds.
-COMMAND = """
+# Two commands on the first lines of the sample, so that they take seconds.
+COMMANDS = """
+import sys
 from pathlib import Path
-import spam_data, text_classifier
+import distributed, spam_data, text_classifier
+
 spam_data.SAMPLE_FILE = Path("messages.tsv")
-text_classifier.main()
+options = ["--model", "gpt2-mini (10M)", "--data", "sample", "--device", "cpu"]
+for command in (["initial"], ["finetune", "--epochs", "1"]):
+    sys.argv = ["text_classifier.py", *command, *options]
+    text_classifier.main()
+assert distributed.num_processes() == 1, "the process group was not ended"
 """
 
 
-@pytest.fixture
-def command(
-    run_python, command_line, embedded_load, write_beginning_of_sample, tmp_path, monkeypatch, capsys
+@pytest.mark.slow
+def test_commands_give_the_same_in_two_processes(
+    run_python, run_script, embedded_load, write_beginning_of_sample, tmp_path, monkeypatch, capsys
 ):
-    """A function that runs a command in one process, this one, or in more; returns what it printed."""
-    (tmp_path / "command.py").write_text(COMMAND)
+    (tmp_path / "commands.py").write_text(COMMANDS)
     write_beginning_of_sample(tmp_path / "messages.tsv", 150)
     (tmp_path / "gpt2").symlink_to(embedded_load.models_dir)
-    monkeypatch.setattr(spam_data, "SAMPLE_FILE", Path("messages.tsv"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spam_data, "SAMPLE_FILE", spam_data.SAMPLE_FILE)  # the script changes it
 
-    def run(processes, *arguments):
-        arguments = [*arguments, "--device", "cpu"]
-        if processes == 1:
-            command_line(*arguments)
-            return capsys.readouterr().out
-        process = run_python(*TORCHRUN, processes, "command.py", *arguments)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    return run
-
-
-@pytest.mark.slow
-def test_finetune_command_gives_the_same_in_two_processes(command, tmp_path):
-    printed, weights = [], []
-    for processes in (1, 2):
-        arguments = ["--model", "gpt2-mini (10M)", "--data", "sample", "--epochs", 1]
-        printed.append(command(processes, "finetune", *arguments))
-        (saved,) = (tmp_path / "classifiers").iterdir()
-        weights.append(load_file(saved))
-        saved.unlink()
-    assert printed[0] == printed[1] and printed[0].endswith("Saved as classifiers/" + saved.name + "\n")
-    for name, value in weights[0].items():
+    process = run_python(*TORCHRUN, 2, "commands.py")
+    assert process.returncode == 0, process.stderr
+    (saved,) = (tmp_path / "classifiers").iterdir()
+    weights = load_file(saved)
+    saved.unlink()
+    assert run_script("commands.py") == 0
+    assert process.stdout == capsys.readouterr().out
+    assert process.stdout.endswith(f"Saved as classifiers/{saved.name}\n")
+    initial = process.stdout.splitlines()[:7]
+    assert initial[-1].startswith("Test loss") and process.stdout.count("Test loss") == 1
+    for name, value in load_file(saved).items():
         if not name.endswith("W_key.bias"):  # see above: the command computes in float32
-            torch.testing.assert_close(value, weights[1][name], rtol=0, atol=1e-5)
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_initial_command_prints_once_in_two_processes(command):
-    printed = command(2, "initial", "--model", "gpt2-mini (10M)", "--data", "sample")
-    assert printed.count("Test loss") == 1 and len(printed.splitlines()) == 7
-
-
-TAKE_TURNS = """
-import sys, time
+TAKE_TURNS_AND_SLEEP = """
+import os, sys, time
+from pathlib import Path
 from distributed import *
 
+folder = Path(sys.argv[1])
+
 def note(word):
-    with open(sys.argv[1], "a") as file:
+    with open(folder / "notes.txt", "a") as file:
         file.write(f"{torch.distributed.get_rank()} {word}\\n")
 
 with process_group(torch.device("cpu")):
@@ -163,27 +151,8 @@ with process_group(torch.device("cpu")):
         note("begins")
         time.sleep(1)
         note("ends")
-    print(f"printed by {torch.distributed.get_rank()}")
-assert num_processes() == 1, "the process group was not ended"
-"""
-
-
-def test_first_process_fetches_before_the_others_and_prints_alone(run_python, tmp_path):
-    script, notes = tmp_path / "take_turns.py", tmp_path / "notes.txt"
-    script.write_text(TAKE_TURNS)
-    process = run_python(*TORCHRUN, 2, script, notes)
-    assert process.returncode == 0, process.stderr
-    assert notes.read_text().splitlines() == ["0 begins", "0 ends", "1 begins", "1 ends"]
-    assert process.stdout == "printed by 0\n"
-
-
-SLEEP = """
-import os, sys, time
-from pathlib import Path
-from distributed import *
-
-with process_group(torch.device("cpu")):
-    Path(sys.argv[1], str(os.getpid())).touch()
+    print(f"printed by {torch.distributed.get_rank()}", flush=True)
+    (folder / "workers" / str(os.getpid())).touch()
     time.sleep(120)
 """
 
@@ -203,18 +172,33 @@ def wait_until(condition, seconds=60):
     assert condition()
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-def test_workers_end_with_a_torchrun_that_is_killed(tmp_path):
-    script, workers = tmp_path / "sleep.py", tmp_path / "workers"
-    script.write_text(SLEEP)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of two processes that have taken turns, printed and slept when their torchrun was killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    script, workers = folder / "take_turns.py", folder / "workers"
+    script.write_text(TAKE_TURNS_AND_SLEEP)
     workers.mkdir()
-    command = [sys.executable, *TORCHRUN, "2", script, workers]
+    command = [sys.executable, *TORCHRUN, "2", script, folder]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    torchrun = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL)
-    wait_until(lambda: len(list(workers.iterdir())) == 2)
-    torchrun.send_signal(signal.SIGKILL)
-    torchrun.wait()
-    wait_until(lambda: not any(is_running(worker.name) for worker in workers.iterdir()), seconds=20)
+    with open(folder / "printed.txt", "w") as printed:
+        torchrun = subprocess.Popen(command, env=variables, stdout=printed, stderr=subprocess.DEVNULL)
+        wait_until(lambda: len(list(workers.iterdir())) == 2)
+        torchrun.kill()
+        torchrun.wait()
+    return folder
+
+
+def test_first_process_fetches_before_the_others_and_prints_alone(killed):
+    notes = (killed / "notes.txt").read_text().splitlines()
+    assert notes == ["0 begins", "0 ends", "1 begins", "1 ends"]
+    assert (killed / "printed.txt").read_text() == "printed by 0\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_with_a_torchrun_that_is_killed(killed):
+    workers = [worker.name for worker in (killed / "workers").iterdir()]
+    wait_until(lambda: not any(map(is_running, workers)), seconds=20)
 
 
 def test_without_torchrun_nothing_changes(capsys):

@@ -86,18 +86,14 @@ def test_published_blocks_give_the_numbers_of_the_notebook(data, by_notebook, em
 
 
 @pytest.mark.slow
-def test_command_gives_the_numbers_of_the_notebook(data, by_notebook, embedded_load, run_python):
+def test_command_gives_the_numbers_of_the_notebook(
+    data, by_notebook, embedded_load, command_line, monkeypatch, capsys
+):
     name, _, mirror = data
-    options = ["--model", MINI, "--data", name, "--device", "cpu"]
-    process = run_python(
-        ROOT / "text_classifier.py",
-        "initial",
-        *options,
-        cwd=embedded_load.models_dir.parent,
-        SPAM_MIRROR=mirror,
-    )
-    assert process.returncode == 0, process.stderr
-    assert six_numbers(process.stdout) == by_notebook
+    monkeypatch.chdir(embedded_load.models_dir.parent)
+    monkeypatch.setenv("SPAM_MIRROR", mirror)
+    command_line("initial", "--model", MINI, "--data", name, "--device", "cpu")
+    assert six_numbers(capsys.readouterr().out) == by_notebook
 
 
 @pytest.mark.slow
