@@ -111,6 +111,7 @@ bench: $(TEST_READY)
 	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/ways.py
+	$(BIN)/python benchmarks/attention.py
 
 page-speed: $(TEST_READY)
 	$(BIN)/python benchmarks/page_speed.py

@@ -164,6 +164,47 @@ def same_labels(measurement):
 
 
 # ---------------------------------------------------------------------------------
+# results/attention.json: where a batch's time goes
+# ---------------------------------------------------------------------------------
+
+
+def attention(root):
+    """Lines in Markdown: a column for each data type."""
+    result = json.loads((root / "results" / "attention.json").read_text("utf-8"))
+    about, setting = result["machine"], result["setting"]
+    columns = {row["dtype"]: attention_times(row) for row in result["rows"]}
+    short, long = (one["seconds"] for one in result["rows"][-1]["attention"])  # in bfloat16
+    saved = 1000 * setting["full_blocks"] * (short["fused"] - short["step by step"])
+    slower = long["step by step"] / long["fused"]
+    rows = [
+        [name, *(f"{1000 * times[name]:#.3g}".rstrip(".") + f"{SPACE}ms" for times in columns.values())]
+        for name in next(iter(columns.values()))
+    ]
+    return [
+        f"{setting['model']}, last-token logits of {setting['batch_size']} texts of {setting['lengths'][0]} "
+        f"tokens, packed layers. Processor: {about['cpu']}, {about['threads']} threads; PyTorch "
+        f"{about['torch']} and its profiler.",
+        "",
+        *table(["", *columns], rows),
+        "",
+        f"In bfloat16, step by step, the {setting['full_blocks']} blocks that attend from every position "
+        f"would save {saved:.0f}{SPACE}ms of a batch of {setting['lengths'][0]} tokens; at "
+        f"{setting['lengths'][1]:,} tokens they would take {slower:.1f} times as long.",
+    ]
+
+
+def attention_times(row):
+    """{what is measured: seconds} in one data type."""
+    parts = {f"of it: {part}": value for part, value in row["parts"].items()}
+    alone = {
+        f"attention of one block, {one['tokens']:,} tokens, {way}": value
+        for one in row["attention"]
+        for way, value in one["seconds"].items()
+    }
+    return {"a batch": row["batch"], **parts, **alone}
+
+
+# ---------------------------------------------------------------------------------
 # results/page_speed.json: the pages themselves, as Lighthouse sees them on a phone
 # ---------------------------------------------------------------------------------
 
@@ -366,7 +407,7 @@ SAMPLE = {
     "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-OTHERS = {"pages": page_speed, "checks": checks}
+OTHERS = {"attention": attention, "pages": page_speed, "checks": checks}
 TABLES = ["speed", *OTHERS, *SCALE, *SAMPLE]
 
 
