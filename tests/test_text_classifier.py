@@ -1,6 +1,7 @@
 """text_classifier.py: its three commands, what they print, and what they say when something is wrong."""
 
 import contextlib
+import copy
 import errno
 import io
 import os
@@ -364,11 +365,21 @@ def test_classifier_that_ships_is_what_the_command_makes(sample_loaders, embedde
     assert SHIPPED.stat().st_size < 700_000
 
 
-def test_finetune_saves_what_was_trained_alone(embedded_load, run_on_few_messages, few_loaders, tmp_path):
+def test_finetune_measures_and_saves_what_was_trained_alone(
+    embedded_load, run_on_few_messages, few_loaders, tmp_path, monkeypatch
+):
+    measured, print_accuracies = {}, text_classifier.print_accuracies
+
+    def note_what_is_measured(model, *more):
+        measured.update(copy.deepcopy(model.state_dict()))
+        return print_accuracies(model, *more)
+
+    monkeypatch.setattr(text_classifier, "print_accuracies", note_what_is_measured)
     printed = run_on_few_messages(tmp_path, *FINETUNE, "--cached", "--only-trained", "--output", "small")
     model, settings = load_classifier(tmp_path / "small", embedded_load.models_dir)
     accuracy = calc_accuracy_loader(few_loaders[2], model, CPU)
     assert settings["accuracies"]["test"] == accuracy and f"Test accuracy: {accuracy * 100:.2f}%" in printed
+    assert all(torch.equal(value, measured[name]) for name, value in model.state_dict().items())  # rounded
     assert (tmp_path / "small").stat().st_size < 700_000
 
 
