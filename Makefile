@@ -15,8 +15,7 @@ else
   BIN := .venv/bin
 endif
 
-# A package is compiled when it is first imported, as most never are: installing takes half the time.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile
+# Python keeps what it has compiled, also where the surroundings say no: the tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
 MODEL_mini  := gpt2-mini (10M)
@@ -69,14 +68,14 @@ $(BOOK_READY): requirements.txt constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" || \
 	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version). Set it: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -r requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -c constraints.txt
 	@# Errors only: at each start a kernel warns that what it says to this machine is not encrypted.
 	@mkdir -p .venv/etc/ipython
 	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt
-	$(PIP_INSTALL) -r tests/requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
 	@touch $@
 
 install: $(TEST_READY)
@@ -112,7 +111,7 @@ notebooks: $(BOOK_READY)
 	$(BIN)/python tools/execute.py
 
 bench: $(TEST_READY)
-	$(PIP_INSTALL) -r benchmarks/requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/ways.py
 	$(BIN)/python benchmarks/attention.py
