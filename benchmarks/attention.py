@@ -11,12 +11,11 @@ product. The two take turns; a time is a median. Outputs are compared.
 import argparse
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from measurements import TOLERANCE, difference, outputs_agree
+from measurements import TOLERANCE, difference, outputs_agree, take_turns
 from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,15 +45,7 @@ def fused(queries, keys, values):
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
 
 
-def median_seconds(jobs, repeats):
-    """Run {name: function} in turns, the first turn unmeasured: {name: median}."""
-    seconds = {name: [] for name in jobs}
-    for repeat in range(repeats + 1):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
+def medians(seconds):
     return {name: round(statistics.median(values), 5) for name, values in seconds.items()}
 
 
@@ -70,36 +61,34 @@ def parts_of(job, repeats):
             run[part] += event.self_cpu_time_total / 1e6  # microseconds
         for part, value in run.items():
             seconds[part].append(value)
-    return {part: round(statistics.median(values), 5) for part, values in seconds.items()}
+    return medians(seconds)
 
 
 def attention_alone(attention, dtype, batch_size, length, repeats):
     """Fused attention and its steps, for one layer: seconds, and how far the outputs differ."""
-    inputs = [
-        attention.split_heads(torch.randn(batch_size, length, attention.d_out, dtype=dtype)) for _ in range(3)
-    ]  # queries, keys and values: (B, H, T, D) each
+    shape = batch_size, length, attention.d_out
+    inputs = [attention.split_heads(torch.randn(shape, dtype=getattr(torch, dtype))) for _ in range(3)]
+    # queries, keys and values: (B, H, T, D) each
     jobs = {"fused": lambda: fused(*inputs), "step by step": lambda: step_by_step(*inputs)}
-    name = str(dtype).removeprefix("torch.")
-    differences = [
-        difference("fused against step by step", *(job() for job in jobs.values()), TOLERANCE[name])
-    ]
-    return {"tokens": length, "seconds": median_seconds(jobs, repeats), "differences": differences}
+    take_turns(jobs, 1)  # warm up
+    seconds, outputs = take_turns(jobs, repeats)
+    differences = [difference("fused against step by step", *outputs.values(), TOLERANCE[dtype])]
+    return {"tokens": length, "seconds": medians(seconds), "differences": differences}
 
 
 @torch.inference_mode()
 def measure(model, dtype, setting):
     """What a batch takes in one data type, its parts, and attention alone at each length."""
     B, lengths, repeats = setting["batch_size"], setting["lengths"], setting["repeats"]
-    packed = packed_for_inference(model.to(dtype))
+    packed = packed_for_inference(model.to(getattr(torch, dtype)))
     ids = torch.randint(PAD_TOKEN_ID, (B, lengths[0]))
-
-    def job():
-        return last_token_logits(packed, ids)
-
+    jobs = {"batch": lambda: last_token_logits(packed, ids)}
+    take_turns(jobs, 1)  # warm up
+    seconds, _ = take_turns(jobs, repeats)
     return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "batch": median_seconds({"batch": job}, repeats)["batch"],
-        "parts": parts_of(job, min(repeats, 5)),
+        "dtype": dtype,
+        **medians(seconds),
+        "parts": parts_of(jobs["batch"], min(repeats, 5)),
         "attention": [
             attention_alone(packed.trf_blocks[0].att, dtype, B, length, repeats) for length in lengths
         ],
@@ -117,7 +106,7 @@ def main():
     torch.manual_seed(123)
     model = GPTModel(model_config(setting["model"])).eval()
     add_classification_head(model)
-    rows = [measure(model, getattr(torch, dtype), setting) for dtype in TOLERANCE]
+    rows = [measure(model, dtype, setting) for dtype in TOLERANCE]
     for row in rows:
         print(row)
     # the last block attends from one position only

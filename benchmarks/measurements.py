@@ -1,9 +1,26 @@
 """One measurement of several sides: times, ratios, differences between the outputs, and how it is printed."""
 
 import statistics
+import time
 
 # The largest difference between two outputs that rounding explains
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}
+
+
+def take_turns(jobs, repeats, finish_work=lambda: None):
+    """Run {side: function} in turns. Returns {side: list of seconds} and {side: last result}.
+
+    ``finish_work`` waits for what a device still computes.
+    """
+    seconds, results = {side: [] for side in jobs}, {}
+    for repeat in range(repeats):
+        for side in list(jobs)[:: -1 if repeat % 2 else 1]:
+            finish_work()
+            start = time.perf_counter()
+            results[side] = jobs[side]()
+            finish_work()
+            seconds[side].append(time.perf_counter() - start)
+    return seconds, results
 
 
 def result_of(name, work, seconds, targets, differences, **more):

@@ -40,6 +40,7 @@ from measurements import (  # noqa: E402
     outputs_agree,
     print_measurement,
     result_of,
+    take_turns,
 )
 from peers import measure_peers  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
@@ -205,16 +206,8 @@ class Bench:
         return torch.randint(PAD_TOKEN_ID, shape, generator=torch.Generator().manual_seed(123))
 
     def take_turns(self, jobs, repeats):
-        """Run {side: function} in turns. Returns {side: list of seconds} and {side: last result}."""
-        seconds, results = {side: [] for side in jobs}, {}
-        for repeat in range(repeats):
-            for side in list(jobs)[:: -1 if repeat % 2 else 1]:
-                self.finish_work()
-                start = time.perf_counter()
-                results[side] = jobs[side]()
-                self.finish_work()
-                seconds[side].append(time.perf_counter() - start)
-        return seconds, results
+        """See :func:`measurements.take_turns`."""
+        return take_turns(jobs, repeats, self.finish_work)
 
     def finish_work(self):
         """A GPU works on while Python goes ahead: wait for it before looking at the clock."""

@@ -181,8 +181,7 @@ def command_line(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run_script(monkeypatch):
-    """A function that does what ``python SCRIPT ARGUMENTS...`` does, in this process, which has imported
-    PyTorch; returns the exit status."""
+    """A function that does what ``python SCRIPT ARGUMENTS...`` does, in this process; what it exits with."""
 
     def run(script, *arguments):
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])

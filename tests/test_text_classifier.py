@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -676,13 +675,11 @@ def test_closed_standard_input_has_no_messages(command_line, saved, monkeypatch)
         command_line("classify", "--classifier", saved, "--file", "-")
 
 
-def test_program_ends_with_its_error(monkeypatch, tmp_path, capsys):
+def test_program_ends_with_its_error(run_script, monkeypatch, tmp_path, capsys):
     """With a text to exit with, Python writes it to the standard error and ends with the status 1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(COMMAND), "classify", "Do you have time", "--classifier", "none"])
-    with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(COMMAND), run_name="__main__")
-    assert exit.value.code == "Error: There is no classifier none."
+    status = run_script(COMMAND, "classify", "Do you have time", "--classifier", "none")
+    assert status == "Error: There is no classifier none."
     assert capsys.readouterr() == ("", "")
 
 
