@@ -150,7 +150,8 @@ def test_nbval_compares_the_outputs_of_the_build_and_executes_what_has_changed(e
     build(write("current", "same", "1\n"))  # the run of the build is compared
     write("wrong", "same", "2\n")  # the same code, so the same run, with another stored output
     build(write("changed", "other", "2\n"))
-    (tmp_path / "other.py").write_text(NOTES.replace("VALUE = 1", "VALUE = 2"))  # executed again
+    # Executed again. (Longer than before: Python takes a file of the same second and length for unchanged.)
+    (tmp_path / "other.py").write_text(NOTES.replace("VALUE = 1", "VALUE = 1 + 1"))
 
     command = "-m pytest -q --nbval --nbval-current-env --outputs-of-the-build -rA notebooks".split()
     variables = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTEST_ADDOPTS": ""}
