@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 from pathlib import Path
 
@@ -133,10 +133,12 @@ def execute_all(paths, folders, timeout):
     threads = max(1, (os.cpu_count() or 1) // at_once)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # kernels are processes of their own
     with ThreadPoolExecutor(at_once) as pool:
-        errors = pool.map(execute, paths, folders, [timeout] * len(paths))
-        for path, error in zip(paths, errors):
-            if error is None:
-                logging.getLogger(__name__).info("executed: %s", path.name)
+        # The last one takes longest and begins first: so no core waits for it at the end.
+        jobs = reversed(list(zip(paths, folders)))
+        running = {pool.submit(execute, path, folder, timeout): path for path, folder in jobs}
+        for done in as_completed(running):
+            if done.result() is None:
+                logging.getLogger(__name__).info("executed: %s", running[done].name)
 
 
 def cache_folder(root, state):
