@@ -124,6 +124,11 @@ def added(source, kind="markdown", at=4, output=""):
     return change
 
 
+def plotted(cells):
+    plot = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    cells.insert(4, nbformat.v4.new_code_cell("plt.show()", outputs=[plot]))
+
+
 def opened(cells):
     for cell in cells:
         cell.metadata.pop("jupyter", None)
@@ -148,6 +153,7 @@ BROKEN = {
     ),
     "picture in Markdown": (added("![rows](../book/figures/last_row.svg)"), "a picture in Markdown"),
     "no alt text": (replaced(f'alt="{ALT}"', 'alt=""'), "no stored picture with a caption and an alt text"),
+    "plot without alt text": (plotted, "a plot without an alt text"),
     "no drawing": (replaced("show_figure(", "print("), "no drawing"),
     "closed cell without a title": (replaced("#@title Comparison", "# Comparison"), "#@title What it holds"),
     "open in JupyterLab": (opened, "writes {"),

@@ -6,7 +6,8 @@ What is stored holds nothing that changes from run to run: no times, no progress
 version, and each printed stream in one piece. A notebook that fails stays as it was.
 
 A cell's tags say what is closed on the page; the same is closed in JupyterLab (``jupyter``) and
-in Colab (``cellView``, with a first line ``#@title Solution``). Both are written here.
+in Colab (``cellView``, with a first line ``#@title Solution``). Both are written here. The alt text
+of a plot (``mystnb``) stays.
 """
 
 import os
@@ -26,10 +27,17 @@ CLOSED_SOURCE = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 CLOSED_OUTPUT = {"hide-cell", "hide-output", "remove-cell", "remove-output"}
 
 
+def alt_text_of(cell):
+    """What stands in place of a cell's plots for those who do not see them, or None."""
+    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+
+
 def metadata_of(cell):
-    """The metadata of a cell that are stored: its tags, and what follows from them."""
+    """The metadata of a cell that are stored: its tags, what follows from them, and an alt text."""
     tags = cell.metadata.get("tags", [])
     metadata = {"tags": tags} if tags else {}
+    if alt := alt_text_of(cell):
+        metadata["mystnb"] = {"image": {"alt": alt}}
     if cell.cell_type == "code":
         parts = {"source_hidden": CLOSED_SOURCE, "outputs_hidden": CLOSED_OUTPUT}
         closed = {part: True for part, names in parts.items() if names & set(tags)}

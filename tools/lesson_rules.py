@@ -18,7 +18,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.execute import metadata_of  # noqa: E402
+from tools.execute import alt_text_of, metadata_of  # noqa: E402
 
 FOLDED = {"hide-cell", "hide-input", "hide-output", "remove-cell", "remove-input"}
 WITH_LIVE_FIGURE = "01 02 04 05 06 07 08 09 10".split()
@@ -206,6 +206,14 @@ def figures(lesson):
         yield "no drawing"
     if lesson.number in WITH_LIVE_FIGURE and not any("show_live(" in cell.source for _, cell in shown):
         yield "no live figure"
+
+
+def plots(lesson):
+    """Each plot has an alt text, in the metadata of its cell."""
+    for i, cell in lesson.code():
+        plotted = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        if plotted and len(alt_text_of(cell) or "") < 40:
+            yield f"cell {i}: a plot without an alt text"
 
 
 def closed_cells(lesson):
@@ -432,7 +440,7 @@ def link_words(path):
 
 
 RULES = (
-    budget, opening, plain_markdown, figures, closed_cells, no_dashes,
+    budget, opening, plain_markdown, figures, plots, closed_cells, no_dashes,
     edition_cells, claims, boxes, exercises, glossary_links,
 )  # fmt: skip
 
