@@ -94,6 +94,11 @@ def chosen_data(choice=None):
     return choice
 
 
+def is_embedded_edition():
+    """Whether the outputs stored in the notebooks are those of the chosen model and messages."""
+    return (chosen_model(), chosen_data()) == (EMBEDDED.name, "sample")
+
+
 def prepare():
     """What the first cell of every notebook calls: say which edition runs, before anything is fetched."""
     # torch.compile warns of Python 3.13.0, and of no other version. It works there too.
@@ -104,7 +109,7 @@ def prepare():
 
         style.use(PLOT_STYLE)
     print(f"Model: {chosen_model()}. Messages: {chosen_data()}.")
-    if (chosen_model(), chosen_data()) == (EMBEDDED.name, "sample"):
+    if is_embedded_edition():
         return
     print(f"Stored outputs: made with {EMBEDDED.name} and the sample. Yours will differ.")
     print("To download: " + (" and ".join(missing_downloads()) or "nothing, all is here already") + ".")

@@ -118,6 +118,26 @@ def test_notebooks_are_executed_once_and_a_failure_is_left_to_the_build(edition_
     assert not list((tmp_path / "bad").rglob("*.ipynb"))
 
 
+@pytest.mark.parametrize("data, shown", [("sample", "0.5 s"), ("uci", "0.7 s")])
+def test_pages_show_the_stored_times(edition_cache, tmp_path, monkeypatch, data, shown):
+    monkeypatch.setenv("CHOOSE_MODEL", edition_cache.EMBEDDED.name)
+    monkeypatch.setenv("CHOOSE_DATA", data)
+    path = tmp_path / "times.ipynb"
+
+    def write(seconds):
+        stored = [new_output("stream", name="stdout", text=seconds)]
+        cells = [new_code_cell("print('0.7 s')", outputs=stored), new_code_cell("print(1)", outputs=stored)]
+        cells[0].metadata["tags"] = ["nbval-ignore-output"]
+        nbformat.write(new_notebook(cells=cells), path)
+        return edition_cache.state_of(path, tmp_path)
+
+    assert write("0.6 s") != write("0.5 s")  # and other stored outputs are another state
+    assert edition_cache.execute(path, tmp_path / "cache", 60) is None
+    (executed,) = (tmp_path / "cache").rglob("base.ipynb")
+    texts = [cell.outputs[0].text.strip() for cell in nbformat.read(executed, as_version=4).cells]
+    assert texts == [shown, "1"]
+
+
 # A module that counts how often it is imported.
 NOTES = """
 from pathlib import Path

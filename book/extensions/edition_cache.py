@@ -2,12 +2,16 @@
 
 The cache finds an executed notebook by its own code. What a notebook prints also depends on the
 chosen model and data, on the modules that it imports, directly or through others, on the data files
-of the book, and on the versions of Python and of the packages. A hash of those, the state of the
-notebook, names the folder of its cache: a change in one module runs the notebooks that import it and
-no other, and going back to a former edition finds its outputs still there.
+of the book, on the device, and on the versions of Python and of the packages. A hash of those, the
+state of the notebook, names the folder of its cache: a change in one module runs the notebooks that
+import it and no other, and going back to a former edition finds its outputs still there.
 
 `make test` compares these outputs with the stored ones (notebooks/conftest.py): what the build has just
 executed need not be executed a second time.
+
+Times, and what is said only where an optional package is, differ from machine to machine: for cells
+tagged ``nbval-ignore-output`` the pages of the embedded edition show the stored outputs, of which the
+text beside them speaks.
 
 MyST-NB executes one notebook after the other. What is not in its cache yet is executed before it
 looks there, two side by side, each with half of the cores: that takes little more than half the time.
@@ -32,13 +36,18 @@ from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from edition import EMBEDDED, chosen_data, chosen_model  # noqa: E402
+from devices import choose_device  # noqa: E402
+from edition import EMBEDDED, chosen_data, chosen_model, is_embedded_edition  # noqa: E402
 
 CACHE = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["execute"]["cache"]
 # What every notebook depends on, besides its modules; of the checkpoint, the hashes.
 SHARED_FILES = """*.json assets/*.csv assets/*.tsv assets/*.safetensors assets/*/*.json results/*.json
 results/*/*.npz book/figures/*.json book/*.mplstyle constraints.txt""".split()
-VERSIONS = [sys.version, *map(version, "torch numpy pandas scikit-learn matplotlib tiktoken".split())]
+MACHINE = [
+    choose_device().type,
+    sys.version,
+    *map(version, "torch numpy pandas scikit-learn matplotlib tiktoken".split()),
+]
 
 
 def imported_modules(code):
@@ -89,24 +98,37 @@ def modules_of(notebook_path, root):
 
 def state_of(notebook_path, root):
     """Return a short hash of all that a notebook's outputs depend on, its own code aside."""
-    digest = hashlib.sha256(f"{chosen_model()} {chosen_data()} {VERSIONS}".encode())
+    digest = hashlib.sha256(f"{chosen_model()} {chosen_data()} {MACHINE}".encode())
     paths = {path for pattern in SHARED_FILES for path in root.glob(pattern)}
     paths |= {root / f"{name}.py" for name in modules_of(notebook_path, root)}
     paths |= set(figures_of(notebook_path, root))
     for path in sorted(paths):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    digest.update(str(machine_outputs(nbformat.read(notebook_path, as_version=4))).encode())
     return digest.hexdigest()[:12]
+
+
+def machine_outputs(notebook):
+    """The outputs that differ from machine to machine: {position of the cell: outputs}."""
+    return {
+        position: cell.outputs
+        for position, cell in enumerate(notebook.cells)
+        if "nbval-ignore-output" in cell.metadata.get("tags", [])
+    }
 
 
 def execute(path, folder, timeout):
     """Execute a notebook, unless it is in the cache in ``folder``; return its error, or None."""
     cache, notebook = get_cache(folder), nbformat.read(path, as_version=4)
+    stored = machine_outputs(notebook) if is_embedded_edition() else {}
     try:
         cache.match_cache_notebook(notebook)
         return None
     except KeyError:
         result = single_nb_execution(notebook, cwd=str(path.parent), timeout=timeout, allow_errors=False)
     if result.err is None:
+        for position, outputs in stored.items():
+            notebook.cells[position].outputs = outputs
         bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": result.time})
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     return result.err

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from edition import EMBEDDED, chosen_data, chosen_model  # noqa: E402
+from edition import is_embedded_edition  # noqa: E402
 
 
 def without_mini(text):
@@ -21,8 +21,7 @@ def without_mini(text):
 
 def leave_out(app, docname, source):
     """Before a notebook is read: leave out what its outputs will not show."""
-    embedded = chosen_model() == EMBEDDED.name and chosen_data() == "sample"
-    if Path(app.env.doc2path(docname)).suffix == ".ipynb" and not embedded:
+    if Path(app.env.doc2path(docname)).suffix == ".ipynb" and not is_embedded_edition():
         source[0] = without_mini(source[0])
 
 
