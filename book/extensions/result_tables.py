@@ -8,6 +8,7 @@ stands for the table of that name, one of ``TABLES``. No number on these pages i
 """
 
 import json
+import statistics
 import sys
 from datetime import date
 from pathlib import Path
@@ -20,12 +21,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from reference_results import is_published_setting  # noqa: E402
 
 SPACE = "\N{NO-BREAK SPACE}"  # a number and its unit stay together
+NOT_MEASURED = "No measurement is stored yet. Run `make {}`."
+NOT_INSTALLED = "not installed"
 
 
 def table(header, rows):
     """Lines of a table in Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def times(ratio):
+    return f"{ratio:.2f}{SPACE}×"
 
 
 def seconds(value, digits=3):
@@ -38,129 +45,143 @@ def seconds(value, digits=3):
 
 
 def speed(root):
-    """A section for each device and data type: heading, and lines in Markdown."""
-    results = [
-        json.loads(path.read_text("utf-8"))
-        for path in sorted((root / "results").glob("benchmark*.json"), key=lambda path: path.stem)
-    ]
-    if not results:
-        return [("", ["No measurement is stored yet. Run make bench."])]
-    return [(f"{one['machine']['device']}, {one['machine']['dtype']}", speed_lines(one)) for one in results]
+    """A table for each device and data type."""
+    paths = sorted((root / "results").glob("benchmark*.json"), key=lambda path: path.stem)
+    results = [json.loads(path.read_text("utf-8")) for path in paths]
+    return [line for one in results for line in speed_lines(one)] or [NOT_MEASURED.format("bench")]
 
 
 def speed_lines(result):
     about, measurements = result["machine"], result["measurements"]
-    sides = list(dict.fromkeys(side for one in measurements for side in one["seconds"]))
-    others = [side for side in sides if side != "book"]
-    rows = [
-        [
-            one["name"],
-            *(seconds(one["seconds"].get(side)) for side in sides),
-            *(ratio(one, side) for side in others),
-        ]
+    found = {side for one in measurements for side in one["seconds"]}
+    sides = [side for side in ("book", "transformers", "plain") if side in found]
+    rows = [[one["name"], *(speed_cell(one, side) for side in sides)] for one in measurements]
+    return [
+        f"**{about['device']}, {about['dtype']}:** {result['setting']['model']}; {about['cpu']}, "
+        f"{about['threads']} threads; {about['system']}; Python {about['python']}, PyTorch {about['torch']}, "
+        f"transformers {about['transformers']}. Behind a time: how many times as fast the book is. "
+        f"{missed_targets(measurements)}",
+        "",
+        *table(["", *sides], rows),
+        "",
+        *(f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements),
+        "",
+    ]
+
+
+def speed_cell(measurement, side):
+    """The time of one side, and how many times as fast the book is."""
+    cell = seconds(measurement["seconds"].get(side))
+    return f"{cell}, {times(measurement['ratios'][side])}" if side in measurement["ratios"] else cell
+
+
+def missed_targets(measurements):
+    """The targets of ``benchmarks/speed.py`` that were missed, in a sentence."""
+    missed = [
+        f"{one['name']} against {side} {one['ratios'][side]:.2f} < {target:g}"
         for one in measurements
+        for side, target in one["targets"].items()
+        if one["ratios"][side] < target
     ]
-    return [
-        f"{result['setting']['model']} in {about['dtype']}. "
-        f"Processor: {about['cpu']}, {about['threads']} threads; {about['system']}. "
-        f"Python {about['python']}, PyTorch {about['torch']}, transformers {about['transformers']}.",
-        "",
-        *table(["measurement", *sides, *(f"against {side}" for side in others)], rows),
-        "",
-        *items(measurements),
-        *peer_lines(result),
-    ]
-
-
-def items(measurements):
-    return [f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements]
-
-
-def peer_lines(result):
-    """The table of ``benchmarks/peers.py``: a row for each work and precision; nothing if it did not run."""
-    measurements, versions = result.get("peers"), result["machine"].get("peers", {})
-    if not measurements:
-        return []
-    sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
-    rows = [[one["name"], *(peer_cell(one, side, versions) for side in sides)] for one in measurements]
-    names = [f"{name} {version or 'not installed'}" for name, version in versions.items()]
-    return [
-        "",
-        "Beside engines that only answer. Each has what `text_classifier.py export` writes, and reads texts, "
-        "32 at once, as `classify` does. A cell has the time, the texts a second, and how many times as fast "
-        f"the book is; the fastest is bold. {', '.join(names)}; NNCF rounds weights for OpenVINO. The book "
-        "has no int8: its bfloat16 stands there. The exported model generates no text.",
-        "",
-        *table(["measurement", *sides], rows),
-        "",
-        *items(measurements),
-    ]
-
-
-def peer_cell(measurement, side, versions):
-    """Time, texts a second and ratio of one side."""
-    times = measurement["seconds"]
-    if side not in times:
-        return "–" if versions.get(side, "") is not None else "not installed"
-    cell = f"{seconds(times[side])}, {measurement['texts'] / times[side]:,.0f}{SPACE}a{SPACE}second"
-    if side in measurement["ratios"]:
-        cell += f", {measurement['ratios'][side]:.2f}{SPACE}×"
-    return f"**{cell}**" if times[side] == min(times.values()) else cell
-
-
-def ratio(measurement, side):
-    """How many times as fast the book is, and the target."""
-    if side not in measurement["ratios"]:
-        return "–"
-    value, target = measurement["ratios"][side], measurement["targets"][side]
-    return f"{value:.2f} times as fast (target {target:g}, {'reached' if value >= target else 'missed'})"
+    for one in measurements:
+        limits, memory = one.get("peak_memory_limit_gb", {}), one.get("peak_memory_gb", {})
+        missed += [
+            f"{one['name']}, memory {memory[side]:.2f} GB > {limit:g} GB"
+            for side, limit in limits.items()
+            if memory[side] is not None and memory[side] > limit
+        ]
+        above = one.get("seconds_above_import_torch", {"value": 0, "limit": 0})
+        if above["value"] > above["limit"]:
+            missed.append(f"{one['name']}, above import torch {above['value']:.2f} s > {above['limit']:g} s")
+    return f"Targets that were missed: {'; '.join(missed)}." if missed else "No target was missed."
 
 
 def details(measurement):
     """What belongs to a row: the work, memory, times outside the measured one, differences of outputs."""
 
-    def times(key):
+    def of_sides(key):
         return ", ".join(f"{side} {seconds(value)}" for side, value in measurement.get(key, {}).items())
 
-    memory, limits = [], measurement.get("peak_memory_limit_gb", {})
-    for side, value in measurement.get("peak_memory_gb", {}).items():
-        if value is not None:
-            verdict = "reached" if value <= limits.get(side, value) else "missed"
-            limit = f" (at most {limits[side]:g} GB: {verdict})" if side in limits else ""
-            memory.append(f"{side} {value:.2f} GB{limit}")
-    differences = [
-        f"{one['what']}: {one['value']:.1e}" if one["value"] else f"{one['what']}: 0"
+    memory = ", ".join(
+        f"{side} {value:.2f}{SPACE}GB"
+        for side, value in measurement.get("peak_memory_gb", {}).items()
+        if value is not None
+    )
+    differences = "; ".join(
+        f"{one['what']} {one['value']:.1e}" if one["value"] else f"{one['what']} 0"
         for one in measurement["differences"]
-    ]
+    )
+    above = measurement.get("seconds_above_import_torch")
     repeats = measurement["repeats"]
+    prepared, first = of_sides("seconds_to_prepare"), of_sides("seconds_to_first_logits")
     return (
         f"{measurement['work']}; {'one run' if repeats == 1 else f'median of {repeats} runs'}.",
-        f"Peak memory: {', '.join(memory)}." if memory else "",
-        f"Once before, not in the time: {times('seconds_to_prepare')}."
-        if times("seconds_to_prepare")
-        else "",
-        f"To the first logits: {times('seconds_to_first_logits')}."
-        if times("seconds_to_first_logits")
-        else "",
-        above_import_torch(measurement),
-        same_labels(measurement),
-        f"Largest differences between the outputs: {'; '.join(differences)}." if differences else "",
+        f"All but {seconds(above['value'])} of it is `import torch`." if above else "",
+        f"Packing the weights, once and not in the time: {prepared}." if prepared else "",
+        f"To the first logits: {first}." if first else "",
+        f"Peak memory: {memory}." if memory else "",
+        f"Largest differences: {differences}." if differences else "",
     )
 
 
-def above_import_torch(measurement):
-    if not (above := measurement.get("seconds_above_import_torch")):
-        return ""
-    verdict = "reached" if above["value"] <= above["limit"] else "missed"
-    return f"Above `import torch`: {seconds(above['value'])} (at most {seconds(above['limit'])}: {verdict})."
+def peers(root):
+    """The tables of ``benchmarks/peers.py``: texts a second, and what became of the outputs."""
+    stored = root / "results" / "benchmark.json"
+    result = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
+    if not (measurements := result.get("peers")):
+        return [NOT_MEASURED.format("bench")]
+    versions = result["machine"]["peers"]
+    sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
+    rates = [[one["name"], *(peer_cell(one, side) for side in sides), lead(one)] for one in measurements]
+    found = peer_outputs(measurements)
+    works = list(dict.fromkeys(work for cells in found.values() for work in cells))
+    outputs = [[who, *(cells.get(work, "–") for work in works)] for who, cells in found.items()]
+    return [
+        f"{', '.join(f'{name} {version or NOT_INSTALLED}' for name, version in versions.items())}. Texts a "
+        f"second, from the median of {measurements[0]['repeats']} runs; the fastest is bold. Last: how many "
+        "times as fast the book is as the fastest other.",
+        "",
+        *table(["", *sides, "book"], rates),
+        "",
+        *(f"- **{name}**: {work}." for name, work in works_of(measurements).items()),
+        "",
+        "What becomes of the outputs, against the book in float32: labels that change, and the largest "
+        "difference of a logit.",
+        "",
+        *table(["", *works], outputs),
+    ]
 
 
-def same_labels(measurement):
-    """How many labels of each side are those of the book in float32."""
-    if not (same := measurement.get("same_labels")):
-        return ""
-    counts = ", ".join(f"{side} {count}" for side, count in same.items())
-    return f"Of {measurement['texts']} labels, so many are those of the book in float32: {counts}."
+def peer_cell(measurement, side):
+    """Texts a second of one side."""
+    taken = measurement["seconds"]
+    if side not in taken:
+        return "–"
+    rate = measurement["texts"] / taken[side]
+    cell = f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+    return f"**{cell}**" if taken[side] == min(taken.values()) else cell
+
+
+def lead(measurement):
+    """How many times as fast the book is as the fastest of the others."""
+    return times(min(measurement["ratios"].values())) if measurement["ratios"] else "–"
+
+
+def works_of(measurements):
+    """{name of a work: what it is}, without the precisions."""
+    return {one["name"].rsplit(", ", 1)[0]: one["work"].split(";")[0] for one in measurements}
+
+
+def peer_outputs(measurements):
+    """{side and precision: {work: labels that changed and the largest difference}}."""
+    found = {}
+    for one in measurements:
+        work = f"{one['name'].rsplit(', ', 1)[0]}, of {one['texts']}"
+        for difference in one["differences"]:
+            who = difference["what"].removesuffix(" against book float32")
+            changed = one["texts"] - one["same_labels"][who.rsplit(" ", 1)[0]]
+            found.setdefault(who, {})[work] = f"{changed}; {difference['value']:.2g}"
+    return found
 
 
 # ---------------------------------------------------------------------------------
@@ -210,31 +231,38 @@ def attention_times(row):
 
 
 def page_speed(root):
-    """A row for each page; written by `make page-speed`."""
+    """The median page and the worst one, for each figure; written by `make page-speed`."""
     stored = root / "results" / "page_speed.json"
     if not stored.exists():
-        return ["No measurement is stored yet. Run `make page-speed`."]
+        return [NOT_MEASURED.format("page-speed")]
     result = json.loads(stored.read_text("utf-8"))
-    about = result["machine"]
-    rows = [
-        [
-            Path(page).stem.replace("_", " "),
-            f"{one['performance']:g}",
-            ", ".join(f"{one[name]:g}" for name in ("accessibility", "best-practices", "seo")),
-            f"{one['kilobytes']:.0f}",
-            *(f"{one[name]:.1f}{SPACE}s" for name in ("first_paint", "largest_paint")),
-            f"{one['layout_shift']:g}",
-        ]
-        for page, one in result["pages"].items()
-    ]
-    scores = ["performance", "accessibility, best practices, search engines"]
+    about, pages = result["machine"], result["pages"]
+    rows = []
+    for name, (words, worst_of, unit) in PAGE_FIGURES.items():
+        values = {page: one[name] for page, one in pages.items()}
+        worst, middle = worst_of(values.values()), statistics.median(values.values())
+        which = [Path(page).stem.replace("_", " ") for page, value in values.items() if value == worst]
+        same = "all pages" if len(which) == len(pages) else ", ".join(which[:2]) + " …" * (len(which) > 2)
+        rows.append([words, f"{middle:.3g}{unit}", f"{worst:.3g}{unit}", same])
     runs = "one run" if result["runs"] == 1 else f"median of {result['runs']} runs"
     return [
-        f"Lighthouse {about['lighthouse']} with its settings for phones, Chromium {about['browser']}, "
-        f"{about['cpu']}, {about['cores']} cores, {about['date']}; {runs} a page.",
+        f"{len(pages)} pages; Lighthouse {about['lighthouse']} with its settings for phones, Chromium "
+        f"{about['browser']}, {about['cpu']}, {about['cores']} cores, {about['date']}; {runs} a page.",
         "",
-        *table(["page", *scores, "kB", "first paint", "largest paint", "layout shift"], rows),
+        *table(["", "median", "worst", "where"], rows),
     ]
+
+
+PAGE_FIGURES = {  # {name: (in words, which value is the worst, unit)}
+    "performance": ("performance", min, ""),
+    "accessibility": ("accessibility", min, ""),
+    "best-practices": ("best practices", min, ""),
+    "seo": ("search engines", min, ""),
+    "kilobytes": ("weight", max, f"{SPACE}kB"),
+    "first_paint": ("first paint", max, f"{SPACE}s"),
+    "largest_paint": ("largest paint", max, f"{SPACE}s"),
+    "layout_shift": ("layout shift", max, ""),
+}
 
 
 # ---------------------------------------------------------------------------------
@@ -407,8 +435,14 @@ SAMPLE = {
     "headline-readers": ("headlines.json", sample_readers),
 }
 SCALE = {"sizes": sizes, "parts": parts, "memory": memory, "time": time, "machine": machine}
-OTHERS = {"attention": attention, "pages": page_speed, "checks": checks}
-TABLES = ["speed", *OTHERS, *SCALE, *SAMPLE]
+OTHERS = {
+    "speed": speed,
+    "peers": peers,
+    "attention": attention,
+    "pages": page_speed,
+    "checks": checks,
+}
+TABLES = [*OTHERS, *SCALE, *SAMPLE]
 
 
 class ResultTable(SphinxDirective):
@@ -419,28 +453,19 @@ class ResultTable(SphinxDirective):
         self.env.note_reread()  # a new file in results/ is not a change of the page itself
         if name not in TABLES:
             raise self.error(f"No table {name!r}. Choose one of: {', '.join(TABLES)}.")
-        if name == "speed":
-            return [part for heading, lines in speed(root) for part in self.section(heading, lines)]
         if name in OTHERS:
-            return self.parsed(OTHERS[name](root), nodes.Element()).children
+            return self.parsed(OTHERS[name](root))
         if name in SAMPLE:
             file, lines = SAMPLE[name]
             card = json.loads((root / "results" / file).read_text("utf-8"))
-            return self.parsed(lines(card), nodes.Element()).children
+            return self.parsed(lines(card))
         results = json.loads((root / "results" / "scale.json").read_text("utf-8"))
-        return self.parsed(SCALE[name](results["models"], results), nodes.Element()).children
+        return self.parsed(SCALE[name](results["models"], results))
 
-    def section(self, heading, lines):
-        if not heading:
-            return self.parsed(lines, nodes.Element()).children
-        section = nodes.section(ids=[nodes.make_id(f"results {heading}")])
-        section += nodes.title(text=heading)
-        self.state.document.note_explicit_target(section)
-        return [self.parsed(lines, section)]
-
-    def parsed(self, lines, parent):
+    def parsed(self, lines):
+        parent = nodes.Element()
         self.state.nested_parse(StringList(lines, source="results"), 0, parent)
-        return parent
+        return parent.children
 
 
 def setup(app):
