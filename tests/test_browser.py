@@ -235,6 +235,16 @@ def test_page_has_no_accessibility_violation_on_a_phone(on_a_phone):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_images_of_a_page_have_alt_texts_in_words(page):
+    # as it was written: a live figure takes the place of its picture
+    html = (HTML / page).read_text("utf-8")
+    images = BeautifulSoup(html, "html.parser", parse_only=SoupStrainer("img")).find_all("img")
+    alts = [(image["src"], image.get("alt", "").strip()) for image in images]
+    # without a text of its own, an image is given its path
+    assert [(src, alt) for src, alt in alts if len(alt) < 20 or alt.endswith((".png", ".svg", ".webp"))] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_page_opened_from_disk_is_complete(windows, page):
     window = windows["desktop", "light"]
     assert_complete(window, *open_and_watch(window, f"{HTML.as_uri()}/{page}"), HTML.as_uri())
