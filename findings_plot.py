@@ -9,15 +9,17 @@ import json
 import matplotlib.pyplot as plt
 
 from edition import ROOT
-from findings_text import published_difference, sort_comparisons
+from findings_text import differs_from_published, published_difference, sort_comparisons
 
 WORDS = json.loads((ROOT / "book" / "figures" / "words_en.json").read_text(encoding="utf-8"))["experiments"]
-NAMES = WORDS["rows"]  # of rows, as plots show them
+NAMES = WORDS["rows"]  # of rows, the same in all figures
+BOOK = "last-token"  # the row of the lessons
 
 
 def name_of(line):
-    """A comparison in words."""
-    return WORDS["comparisons"][f"{line['row']}/{line['against']}"]
+    """A comparison in words: its row, and what is taken off it, unless that is the book's choice."""
+    row, other = NAMES[line["row"]], NAMES[line["against"]]
+    return row if line["against"] == BOOK else f"{row} − {other}"
 
 
 def plot_line(ax, line, y):
@@ -29,15 +31,17 @@ def plot_line(ax, line, y):
 
 
 def plot_published(ax, line, keys, y):
-    """What the published run found, with twice its standard error."""
+    """What the published run found, with twice its standard error; a sign where ours is another."""
     if published := published_difference(line["row"], line["against"], keys):
         difference, two_errors = (100 * value for value in published)
         ax.plot([difference - two_errors, difference + two_errors], [y - 0.28] * 2, color="C1", linewidth=1)
         ax.plot(difference, y - 0.28, "D", color="C1", markersize=4)
+        if differs_from_published(line, keys):
+            ax.text(difference + two_errors, y - 0.28, " ≠", color="C1", va="center", fontweight="bold")
 
 
 def plot_findings(found, keys):
-    """Draw all comparisons in groups, clear, not decided and different; a column for each data set.
+    """Draw all comparisons in two groups, clear and not decided; a column for each data set.
 
     Args:
         found (dict): {data: findings}; the first data set decides the group. What is published stands
@@ -49,7 +53,8 @@ def plot_findings(found, keys):
     """
     first = next(iter(found.values()))
     with_published = "uci" if "uci" in found else next(iter(found))
-    groups = {title: group for title, group in sort_comparisons(first["comparisons"], keys).items() if group}
+    groups = sort_comparisons(first["comparisons"], keys)
+    groups = {title: groups[title] for title in WORDS["groups"] if groups[title]}
     sizes = [len(group) for group in groups.values()]
     fig, grid = plt.subplots(
         len(groups),
@@ -70,8 +75,8 @@ def plot_findings(found, keys):
                 pair = line["row"], line["against"]
                 if pair in lines:
                     plot_line(ax, lines[pair], y)
-                if data == with_published:
-                    plot_published(ax, line, keys, y)
+                    if data == with_published:
+                        plot_published(ax, lines[pair], keys, y)
             ax.set(ylim=(-0.7, len(group) - 0.3), yticks=range(len(group)), yticklabels=[])
             ax.tick_params(labelbottom=ax in grid[-1], length=0)
             if ax in grid[0]:

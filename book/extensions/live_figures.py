@@ -35,6 +35,7 @@ from classification import (  # noqa: E402
 )
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
+from findings_plot import BOOK, NAMES  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
@@ -377,7 +378,6 @@ def example_training(models):
     return json.loads(FILM.read_text("utf-8"))
 
 
-BOOK = "last-token"  # the row of the lessons
 QUESTIONS = {  # of the figure on the experiments: which rows answer it
     "baseline": [BOOK, "last-real-token", "all-layers", "majority", "tf-idf", "tf-idf-best"]
     + ["frozen-states", "zero-shot", "zero-shot-calibrated"],
@@ -406,7 +406,7 @@ def example_experiments(models):
                 rows[name]["difference"] = [round(value, 4) for value in line["difference"]]
                 rows[name]["clear"] = line["verdict"] != "not decided"
         data_sets[data] = {"rows": rows, "messages": rows_of[data][BOOK]["messages"][2]}
-    return {"data": data_sets, "questions": QUESTIONS, "book": BOOK}
+    return {"data": data_sets, "questions": QUESTIONS, "names": NAMES, "book": BOOK}
 
 
 EXAMPLES = {

@@ -8,7 +8,7 @@ Live.define("experiments", (ui, body) => {
   const rows = () => example.data[data].rows;
   const mean = (runs) => runs.reduce((a, b) => a + b) / runs.length;
   const points = (v) => number(100 * v, 1);
-  const nameOf = (key) => words.names[key] ?? key;
+  const nameOf = (key) => example.names[key] ?? key;
 
   const messages = names.length > 1 && ui.choice("data", words.data, names.map((key) => [key, words.collections[key]]), data, (key) => { data = key; draw(); });
   const select = ui.select("question", words.question, Object.entries(words.questions), () => {
@@ -38,7 +38,7 @@ Live.define("experiments", (ui, body) => {
     const open = asked().filter((key) => !rows()[key]);
     missing.hidden = !open.length;
     missing.textContent = say(words.missing, { names: open.map(nameOf).join("; ") });
-    interval.textContent = say(words.interval, { n: example.data[data].messages });
+    interval.textContent = say(words.interval, { n: example.data[data].messages, book: nameOf(book) });
     roving.reset();
     mark();
   }

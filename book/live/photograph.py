@@ -77,7 +77,7 @@ def photograph(page, name):
 def main(names):
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         html = make_small_book(folder, names)
-        page = browser.new_page(viewport={"width": 860, "height": 1000}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": 860, "height": 1400}, device_scale_factor=1.5)
         for name in names:
             page.goto((html / f"{name}.html").as_uri())
             photograph(page, name)
