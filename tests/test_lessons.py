@@ -239,6 +239,19 @@ def test_claims_read_results_and_the_reference(tmp_path):
     assert words["result"]("scale.batch.messages") == 8
 
 
+def test_claim_reads_a_row_by_the_name_at_its_end(tmp_path):
+    notebook = nbformat.read(EXAMPLE, as_version=4)
+    printed = " 2.00   134   0.5  more than 10 rows, 4\n 1.20   133  -0.5  10 rows, 4\n"
+    added("", "code", at=0, output=printed)(notebook.cells)
+    path = tmp_path / EXAMPLE.name
+    nbformat.write(notebook, path)
+    row = lesson_rules.claim_functions(Lesson(path), len(notebook.cells))["row"]
+    assert row("10 rows, 4") == [1.2, 133, -0.5]
+    assert row("more than 10 rows, 4") == [2, 134, 0.5]
+    with pytest.raises(LookupError, match="ends with"):
+        row("5 rows, 4")
+
+
 def test_missing_links_are_written(tmp_path):
     notebook = nbformat.read(EXAMPLE, as_version=4)
     for cell in notebook.cells:

@@ -279,6 +279,14 @@ def claim_functions(lesson, position):
                     return [value_of(number) for number in rest]
         raise LookupError(f"no output above has {label!r}")
 
+    def row(name):
+        """All numbers in front of the name that ends a line, behind two spaces, in the nearest output."""
+        for text in texts:
+            for line in text.splitlines():
+                if line.endswith(f"  {name}"):
+                    return [value_of(number) for number in IN_OUTPUT.findall(line.removesuffix(name))]
+        raise LookupError(f"no output above has a line that ends with {name!r}")
+
     def at(value, path):
         for part in path.split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
@@ -294,6 +302,7 @@ def claim_functions(lesson, position):
         "__builtins__": {},
         "numbers": numbers,
         "number": lambda label, n=1: numbers(label)[n - 1],
+        "row": row,
         "text": "\n".join(texts),
         "result": result,
         "published": lambda path: at(reference(), path),

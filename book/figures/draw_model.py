@@ -39,7 +39,7 @@ class Picture:
 
     Attributes:
         lit: parts in the light, of ``PARTS``, and "blocks", "output"; the others step back.
-        lane: whether the last lane is in the light.
+        lane: whether the last lane is in the light: all of it, or, with ``kept``, what runs in every epoch.
         output: "vocabulary" (the language model), "two" (the classifier), "one" (its last row alone),
             "three" (a classifier of headlines) or "scores" (with the numbers).
         notes: pairs (part, key of a second label that stands in it).
@@ -106,7 +106,8 @@ class Sketch:
         y, pieces = self.y, [rect(LEFT, self.y, RIGHT - LEFT, height, "box", radius)]
         baseline = y + (height / 2 + 5 if not inside else 20)
         note = dict(self.picture.notes).get(name)
-        words = LABELS[self.picture.head if name == "head" else name].format(n=number(VOCABULARY))
+        own = {"head": self.picture.head, "att": "att_single" if self.picture.single else "att"}
+        words = LABELS[own.get(name, name)].format(n=number(VOCABULARY))
         if note:
             pieces.append(text(LEFT + 12, baseline, words))
             pieces.append(text(RIGHT - 12, baseline, LABELS[note], "code end"))
@@ -224,13 +225,13 @@ def draw(name):
     sketch = Sketch(picture)
     chips = []
     for i, (x, word) in enumerate(zip(LANES, TOKENS)):
-        own = "lit" if picture.lane and i == len(LANES) - 1 else ""
+        own = "lit" if picture.lane and not picture.kept and i == len(LANES) - 1 else ""
         chips.append(
             group([rect(x - 28, sketch.y, 56, 28, "plain", 14), text(x, sketch.y + 19, word, "middle")], own)
         )
     start = sketch.y + 28
     sketch.pieces += chips
-    sketch.y = start + 16
+    lit_from, sketch.y = start, start + 16
     sketch.part("tok_emb", 30)
     sketch.y += 8
     sketch.part("pos_emb", 30, radius=15)
@@ -249,7 +250,7 @@ def draw(name):
         sketch.pieces.append(group(pieces, f"part {sketch.kind('blocks')}", "blocks"))
         sketch.y += 48 + 18
     if picture.kept:
-        y = sketch.y
+        lit_from = y = sketch.y
         sketch.pieces.append(
             group(
                 [
@@ -273,7 +274,9 @@ def draw(name):
     for i, x in enumerate(LANES):
         lit = " lit" if picture.lane and i == len(LANES) - 1 else ""
         stop = end if picture.goes_on(i) else sketch.centres["att"] - 12  # the dots from which keys are read
-        lanes.append(arrow(x, start, stop, f"line{lit}"))
+        if lit and picture.kept:
+            lanes.append(path(f"M{x} {start:g} V{lit_from:g}"))
+        lanes.append(arrow(x, lit_from if lit else start, stop, f"line{lit}"))
     if picture.loss:
         loss(sketch)
     if picture.back:
