@@ -44,14 +44,24 @@ def seconds(value, digits=3):
 # ---------------------------------------------------------------------------------
 
 
-def speed(root):
-    """A table for each device and data type."""
+def benchmarks(root):
+    """What ``make bench`` has stored, a result for each machine, device and data type."""
     paths = sorted((root / "results").glob("benchmark*.json"), key=lambda path: path.stem)
-    results = [json.loads(path.read_text("utf-8")) for path in paths]
-    return [line for one in results for line in speed_lines(one)] or [NOT_MEASURED.format("bench")]
+    return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
-def speed_lines(result):
+def speed(root):
+    """A table for each result; the notes are those of the first."""
+    results = benchmarks(root)
+    if not results:
+        return [NOT_MEASURED.format("bench")]
+    notes = (
+        f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in results[0]["measurements"]
+    )
+    return [*(line for one in results for line in speed_table(one)), *notes]
+
+
+def speed_table(result):
     about, measurements = result["machine"], result["measurements"]
     found = {side for one in measurements for side in one["seconds"]}
     sides = [side for side in ("book", "transformers", "plain") if side in found]
@@ -63,8 +73,6 @@ def speed_lines(result):
         f"{missed_targets(measurements)}",
         "",
         *table(["", *sides], rows),
-        "",
-        *(f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in measurements),
         "",
     ]
 
@@ -126,29 +134,38 @@ def details(measurement):
 
 def peers(root):
     """The tables of ``benchmarks/peers.py``: texts a second, and what became of the outputs."""
-    stored = root / "results" / "benchmark.json"
-    result = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
-    if not (measurements := result.get("peers")):
+    results = [one for one in benchmarks(root) if one.get("peers")]
+    if not results:
         return [NOT_MEASURED.format("bench")]
-    versions = result["machine"]["peers"]
-    sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
-    rates = [[one["name"], *(peer_cell(one, side) for side in sides), lead(one)] for one in measurements]
-    found = peer_outputs(measurements)
+    found = peer_outputs([line for one in results for line in one["peers"]])
     works = list(dict.fromkeys(work for cells in found.values() for work in cells))
-    outputs = [[who, *(cells.get(work, "–") for work in works)] for who, cells in found.items()]
     return [
-        f"{', '.join(f'{name} {version or NOT_INSTALLED}' for name, version in versions.items())}. Texts a "
-        f"second, from the median of {measurements[0]['repeats']} runs; the fastest is bold. Last: how many "
-        "times as fast the book is as the fastest other.",
+        *(f"- **{name}**: {work}." for name, work in works_of(results[0]["peers"]).items()),
         "",
-        *table(["", *sides, "book"], rates),
+        "Texts a second; the fastest is bold. The lead: how many times as fast as the fastest other.",
         "",
-        *(f"- **{name}**: {work}." for name, work in works_of(measurements).items()),
-        "",
+        *(line for one in results for line in peer_rates(one)),
         "What becomes of the outputs, against the book in float32: labels that change, and the largest "
-        "difference of a logit.",
+        f"difference of a logit{', on any of these machines' if len(results) > 1 else ''}.",
         "",
-        *table(["", *works], outputs),
+        *table(
+            ["", *works], [[who, *(cells.get(work, "–") for work in works)] for who, cells in found.items()]
+        ),
+    ]
+
+
+def peer_rates(result):
+    """The table of one machine."""
+    measurements, about = result["peers"], result["machine"]
+    sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
+    versions = ", ".join(f"{name} {version or NOT_INSTALLED}" for name, version in about["peers"].items())
+    rows = [[one["name"], *(peer_cell(one, side) for side in sides), lead(one)] for one in measurements]
+    return [
+        f"**{about['cpu']}**, {about['threads']} threads; {versions}; median of {measurements[0]['repeats']} "
+        "runs:",
+        "",
+        *table(["", *sides, "the book's lead"], rows),
+        "",
     ]
 
 
@@ -173,15 +190,19 @@ def works_of(measurements):
 
 
 def peer_outputs(measurements):
-    """{side and precision: {work: labels that changed and the largest difference}}."""
-    found = {}
+    """{side and precision: {work: labels that changed and the largest difference, at most}}."""
+    most = {}
     for one in measurements:
         work = f"{one['name'].rsplit(', ', 1)[0]}, of {one['texts']}"
         for difference in one["differences"]:
             who = difference["what"].removesuffix(" against book float32")
             changed = one["texts"] - one["same_labels"][who.rsplit(" ", 1)[0]]
-            found.setdefault(who, {})[work] = f"{changed}; {difference['value']:.2g}"
-    return found
+            former = most.setdefault(who, {}).get(work, (0, 0.0))
+            most[who][work] = max(former[0], changed), max(former[1], difference["value"])
+    return {
+        who: {work: f"{changed}; {value:.2g}" for work, (changed, value) in cells.items()}
+        for who, cells in most.items()
+    }
 
 
 # ---------------------------------------------------------------------------------
