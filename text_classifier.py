@@ -123,7 +123,7 @@ def finetune_as_published(args):
 
 def finetune_table(args):
     """Check a table, fine-tune on it as notebook 12 does, measure on its test set, save the classifier."""
-    if distributed.num_processes() > 1:
+    if distributed.started_processes() > 1:
         raise ValueError("A file of your own is for one process. Leave out torchrun.")
     if args.cached and args.layers == "all":
         raise ValueError("--cached needs frozen layers, and with --layers all there are none.")

@@ -166,8 +166,10 @@ def test_published_training_takes_no_options_of_tables(command_line, option):
         command_line("finetune", "--model", "gpt2-mini (10M)", "--data", "sample", *option)
 
 
-def test_several_processes_are_for_the_published_training(finetune, monkeypatch):
-    monkeypatch.setattr(text_classifier.distributed, "num_processes", lambda: 2)
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_several_processes_are_for_the_published_training(finetune, monkeypatch, rank):
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": rank, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun does
     with pytest.raises(SystemExit, match="one process. Leave out torchrun"):
         finetune(news())
 
