@@ -57,6 +57,13 @@ def test_what_is_closed_on_the_page_is_closed_everywhere(path):
         assert cell.metadata == metadata_of(cell), f"run tools/execute.py, which writes it: {cell.source}"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_machine_with_two_gpus_is_not_warned_of(path):
+    """Without ``devices``, PyTorch warns there, on stderr, and the build stops."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert cell.cell_type != "code" or "fork_rng()" not in cell.source
+
+
 @pytest.fixture(scope="module")
 def exporter():
     return HTMLExporter(embed_images=False)
