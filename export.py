@@ -320,7 +320,7 @@ def model_card(settings):
         cells = [f"{scores[name][key]:.3f}" for key in keys] if test else [""] * len(keys)
         count = facts.get("classes", {}).get(name, "")
         classes.append(f"| {in_cell(name)} | {count} | {' | '.join(cells)} |")
-    measured = ["Not measured: the training was interrupted."]
+    measured = ["Not measured: `finetune` was interrupted before."]
     if test:
         low, high = test["interval"]
         measured = [

@@ -241,6 +241,16 @@ def test_interrupted_first_epoch_keeps_what_there_is(finetune, monkeypatch, caps
     assert "accuracies" not in load_classifier("x.safetensors")[1]
 
 
+def test_interrupted_while_measuring_keeps_what_was_trained(finetune, monkeypatch, capsys):
+    interrupt_at(monkeypatch, (text_classifier.report, "measure_table"), 1)
+    with pytest.raises(SystemExit) as exit:
+        finetune(news())
+    printed, said = capsys.readouterr()
+    assert exit.value.code == 130 and printed.endswith("Saved as x.safetensors\n") and "Interrupted." in said
+    _, settings = load_classifier("x.safetensors")
+    assert settings["accuracies"].keys() == {"validation"} and "test" not in settings["training"]
+
+
 def test_interrupted_while_saving_leaves_the_former_file(finetune, monkeypatch):
     finetune(news())
     before = open("x.safetensors", "rb").read()

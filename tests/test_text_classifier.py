@@ -326,6 +326,20 @@ def test_interrupted_training_saves_nothing_and_says_so(command_line, in_gpt2, t
     assert list((tmp_path / "classifiers").iterdir()) == []
 
 
+def test_interrupted_while_measuring_saves_what_was_trained(command_line, in_gpt2, monkeypatch, few_loaders):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_classifier, "load_messages", lambda *args: few_loaders)
+    monkeypatch.setattr(text_classifier, "train_as_published", lambda *args: None)
+    monkeypatch.setattr(text_classifier, "calc_accuracy_loader", interrupt)
+    with pytest.raises(SystemExit) as exit:
+        command_line(*FINETUNE, "--output", "x.safetensors")
+    assert exit.value.code == 130
+    _, settings = load_classifier("x.safetensors")
+    assert settings["data"] == "sample" and "accuracies" not in settings
+
+
 def test_when_nothing_can_be_written_both_places_are_named(monkeypatch, tmp_path):
     def fail(path, *classifier):
         raise OSError(f"no {path.name}")
