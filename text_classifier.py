@@ -386,6 +386,8 @@ def read_arguments():
         parser.error(harmless(f"unrecognized arguments: {' '.join(unknown)}{hint}"))
     if args.command == "classify" and bool(args.texts) == (args.file is not None):
         parser.error("classify needs messages: either texts or --file, not both")
+    if args.command == "classify" and args.text_column is not None and args.file in (None, "-"):
+        parser.error("--text-column is for a table that --file names")
     args.device = device_named(args.device)
     if args.command in ("initial", "finetune"):
         args.data = args.data or chosen_data()

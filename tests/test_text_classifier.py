@@ -545,6 +545,14 @@ def test_either_texts_or_a_file(classify, capsys, arguments):
     assert exit.value.code == 2 and "either texts or --file, not both" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", [["text"], ["--file", "-"]])
+def test_text_column_is_for_a_table(classify, capsys, source):
+    with pytest.raises(SystemExit) as exit:
+        classify(*source, "--text-column", "text", stdin=b"text\n")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and "--text-column is for a table that --file names" in error
+
+
 def test_threshold_is_for_two_classes(classify, saved, model):
     add_classification_head(model, num_classes=3)
     save_classifier(saved, model, "tiny", "sample", 12, class_names=["a", "b", "c"])
