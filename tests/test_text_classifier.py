@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -470,6 +471,15 @@ def test_messages_come_from_a_file_or_the_standard_input(
     (tmp_path / "file").write_bytes(content.encode())
     result = classify("--file", source, stdin=content.encode() if source == "-" else b"")
     assert result["lines"] == expected_lines(MESSAGES, saved, tokenizer)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes that are files")
+def test_messages_come_from_a_pipe(classify, saved, tokenizer, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["\n".join(MESSAGES)])
+    writer.start()  # it waits for the reader
+    assert classify("--file", "pipe")["lines"] == expected_lines(MESSAGES, saved, tokenizer)
+    writer.join()
 
 
 def test_many_messages_stay_in_order(classify, saved, tokenizer):
