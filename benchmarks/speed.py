@@ -132,14 +132,14 @@ def main():
             measurements += [bench.start_of_classify(), bench.later_load(), bench.first_load()]
             if not args.no_peers:
                 peers, versions = measure_peers(bench, Path(folder))
-    for measurement in measurements + peers:
-        print_measurement(measurement)
-
     about = machine(args.device, args.dtype) | {"peers": versions}
     result = {"machine": about, "setting": setting, "measurements": measurements, "peers": peers}
     output = args.output or (None if args.quick else default_output(args.device, args.dtype))
     if output is not None:
-        write_json(output, result)
+        write_json(output, result)  # first: they took half an hour
+    for measurement in measurements + peers:
+        print_measurement(measurement)
+    if output is not None:
         print(f"Written: {output}")
     sys.exit(0 if all(map(outputs_agree, measurements + peers)) else 1)
 

@@ -75,6 +75,27 @@ def test_missed_limit_of_memory_is_printed(peak, verdict, capsys):
     assert f"{peak:.2f} GB, at most 1.2 GB: {verdict}" in capsys.readouterr().out
 
 
+def test_system_that_tells_no_peak_of_memory_costs_no_measurement(capsys):
+    row = {**measurement(), "peak_memory_gb": {"book": None}, "peak_memory_limit_gb": {"book": 1.2}}
+    speed.print_measurement(row)
+    assert "logits: 1.0e-06" in capsys.readouterr().out
+
+
+def test_measurements_are_written_before_they_are_printed(monkeypatch, tmp_path):
+    def fail(measurement):
+        raise OSError("the output is closed")
+
+    bench = SimpleNamespace(generation=measurement, evaluation=measurement, fine_tuning=measurement)
+    monkeypatch.setattr(speed, "Bench", lambda *args: bench)
+    monkeypatch.setattr(speed, "print_measurement", fail)
+    options = ["--dtype", "bfloat16", "--output", str(tmp_path / "result.json")]
+    monkeypatch.setattr(sys, "argv", ["speed.py", *options])
+    with pytest.raises(OSError, match="closed"):
+        speed.main()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["measurements"] == [measurement()] * 3
+
+
 @pytest.mark.parametrize("above, verdict", [(0.4, "reached"), (0.41, "MISSED")])
 def test_slow_start_is_printed(above, verdict, capsys):
     row = {**measurement(), "seconds_above_import_torch": {"value": above, "limit": 0.4}}
