@@ -58,7 +58,7 @@ from classification import (  # noqa: E402
     load_pretrained_model,
     unfreeze_last_block,
 )
-from devices import cpu_name  # noqa: E402
+from devices import cpu_name, finish_work  # noqa: E402
 from edition import PAD_TOKEN_ID  # noqa: E402
 from fast_paths import (  # noqa: E402
     TokenClassifier,
@@ -151,10 +151,11 @@ def default_output(device, dtype):
 
 def machine(device, dtype):
     """What the numbers depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     return {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "device": name,
         "dtype": dtype,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -207,12 +208,7 @@ class Bench:
 
     def take_turns(self, jobs, repeats):
         """See :func:`measurements.take_turns`."""
-        return take_turns(jobs, repeats, self.finish_work)
-
-    def finish_work(self):
-        """A GPU works on while Python goes ahead: wait for it before looking at the clock."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return take_turns(jobs, repeats, lambda: finish_work(self.device))
 
     # -----------------------------------------------------------------------------
 

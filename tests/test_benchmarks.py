@@ -18,6 +18,7 @@ import peers  # noqa: E402
 import speed  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 
+import trials  # noqa: E402
 from classification import END_OF_TEXT  # noqa: E402
 from own_training import build_own_classifier  # noqa: E402
 from previous_chapters import GPTModel  # noqa: E402
@@ -94,6 +95,20 @@ def test_measurements_are_written_before_they_are_printed(monkeypatch, tmp_path)
         speed.main()
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["measurements"] == [measurement()] * 3
+
+
+def test_clock_waits_for_what_a_device_still_computes(monkeypatch):
+    waited_for = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited_for.append)
+    for name in ("cpu", "cuda:1", "mps"):
+        assert trials.clock(name) > 0
+    speed.Bench.take_turns(SimpleNamespace(device=torch.device("mps")), {"book": lambda: None}, repeats=1)
+    assert [str(device) for device in waited_for] == ["cuda:1", "mps", "mps", "mps"]
+
+
+def test_device_of_the_results_is_the_one_that_computed():
+    devices = [speed.machine(torch.device(name), "float32")["device"] for name in ("cpu", "mps")]
+    assert devices == ["CPU", "MPS"]
 
 
 @pytest.mark.parametrize("above, verdict", [(0.4, "reached"), (0.41, "MISSED")])
