@@ -24,11 +24,15 @@ import json
 import sys
 from pathlib import Path
 
-import tiktoken
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
+import tiktoken  # noqa: E402
+import torch  # noqa: E402
+
 from classification import build_classifier, fine_tuning_settings, train_classifier_simple  # noqa: E402
 from experiments import settings_of  # noqa: E402
 from fast_paths import TokenClassifier  # noqa: E402

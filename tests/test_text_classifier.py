@@ -119,8 +119,10 @@ runpy.run_path(sys.argv[1])
         "text_classifier.py",
         "experiments.py",
         "previous_chapters.py",
-        "benchmarks/speed.py",
+        "benchmarks/attention.py",
         "benchmarks/scale.py",
+        "benchmarks/speed.py",
+        "benchmarks/training_film.py",
         "tests/conftest.py",
     ],
 )
