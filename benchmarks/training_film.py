@@ -20,7 +20,6 @@ stopped.
 import contextlib
 import copy
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -36,6 +35,8 @@ import torch  # noqa: E402
 from classification import build_classifier, fine_tuning_settings, train_classifier_simple  # noqa: E402
 from experiments import settings_of  # noqa: E402
 from fast_paths import TokenClassifier  # noqa: E402
+from files import write_json  # noqa: E402
+from records import load_json  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 from variants import build_model  # noqa: E402
 
@@ -159,8 +160,7 @@ def measure(habit, seed, loaders, memory):
 
 def write(name, result):
     path = RESULTS / f"{name}.json"
-    indent = 1 if name == "training_habits" else None
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=indent) + "\n", "utf-8")
+    write_json(path, result, indent=1 if name == "training_habits" else None)
     print(f"wrote {path.relative_to(ROOT)}")
 
 
@@ -175,11 +175,8 @@ def main(wanted):
             print(f"step {film['steps'][i]}: {right} of {len(film['labels'])} right")
         write("training_film", film)
     if "habits" in wanted:
-        path = RESULTS / "training_habits.json"
-        if path.exists():
-            runs = json.loads(path.read_text("utf-8"))["habits"]
-        else:
-            runs = {"none": [], "warm-up": [], "clipping": [], "early stopping": []}
+        runs = {"none": [], "warm-up": [], "clipping": [], "early stopping": []}
+        runs = load_json(RESULTS / "training_habits.json").get("habits", runs)
         for seed in sorted(set(SEEDS) - {run["seed"] for run in runs["none"]}):
             for habit in ("none", "warm-up", "clipping"):
                 for name, run in measure(habit, seed, loaders, memory).items():

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import page_speed  # noqa: E402
 import peers  # noqa: E402
 import speed  # noqa: E402
+import training_film  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 
 import trials  # noqa: E402
@@ -109,6 +110,19 @@ def test_clock_waits_for_what_a_device_still_computes(monkeypatch):
 def test_device_of_the_results_is_the_one_that_computed():
     devices = [speed.machine(torch.device(name), "float32")["device"] for name in ("cpu", "mps")]
     assert devices == ["CPU", "MPS"]
+
+
+def test_film_that_is_not_written_whole_leaves_the_former_one(monkeypatch, tmp_path):
+    def write_half(path, text, *args, **options):
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("the disk is full")
+
+    (tmp_path / "training_habits.json").write_text("former")
+    monkeypatch.setattr(training_film, "RESULTS", tmp_path)
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="full"):
+        training_film.write("training_habits", {"habits": {}})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["former"]
 
 
 @pytest.mark.parametrize("above, verdict", [(0.4, "reached"), (0.41, "MISSED")])
