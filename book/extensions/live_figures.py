@@ -432,7 +432,8 @@ EXAMPLES = {
 def version_of_inputs():
     """A hash of all that the generated files are made from."""
     digest = hashlib.sha256()
-    paths = [CLASSIFIER, *sorted((ROOT / "assets" / CHECKPOINT_FOLDER).iterdir()), Path(__file__)]
+    paths = [CLASSIFIER, SAMPLE_FILE, Path(__file__)]
+    paths += sorted((ROOT / "assets" / CHECKPOINT_FOLDER).iterdir())
     paths += sorted(LIVE.iterdir()) + sorted(ROOT.glob("*.py")) + sorted((ROOT / "results").glob("*.json"))
     for path in paths:
         if path.is_file():
