@@ -35,6 +35,7 @@ from classification import (  # noqa: E402
 )
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
+from message_sets import read_left_over_ham  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
@@ -292,16 +293,9 @@ def example_loss(models):
 def example_threshold(models):
     """Probabilities of the test set's spam, and of ham that training never saw: what balancing put aside."""
     texts, labels = test_messages(models)
-    seen = {
-        text
-        for loader in create_spam_loaders(models["tokenizer"], SAMPLE_FILE)
-        for text in loader.dataset.data["Text"]
-    }
-    lines = SAMPLE_FILE.read_text("utf-8").splitlines()
-    messages = [line.split("\t", 1) for line in lines]
     spam = [text for text, label in zip(texts, labels) if label == 1]
     ham = [text for text, label in zip(texts, labels) if label == 0]
-    ham += [text for label, text in messages if label == "ham" and text not in seen]
+    ham += read_left_over_ham(SAMPLE_FILE)[0]
     ham = ham[:MOST_HAM]
     probabilities = margins(models["finetuned"], spam + ham, models).sigmoid()
     return {
