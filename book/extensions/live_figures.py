@@ -30,9 +30,11 @@ sys.path.insert(0, str(ROOT))
 from classification import (  # noqa: E402
     add_classification_head,
     encode_message,
+    load_classifier,
     load_pretrained_model,
     read_settings,
 )
+from edition import PAD_TOKEN_ID  # noqa: E402
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
 from message_sets import read_left_over_ham  # noqa: E402
@@ -54,9 +56,9 @@ LINE = 3 * 2**14  # bytes in a line of base64, which turns 3 bytes into 4 charac
 # ---------------------------------------------------------------------------------
 
 
-def read_classifier(path=CLASSIFIER):
+def read_classifier():
     """The tensors that fine-tuning changed, as {name: array}, and the settings of the classifier."""
-    with safe_open(path, framework="pt") as file:
+    with safe_open(CLASSIFIER, framework="pt") as file:
         settings = read_settings(file.metadata())
         return {name: file.get_tensor(name).numpy() for name in file.keys()}, settings
 
@@ -72,15 +74,9 @@ def untrained_classifier():
     return model.eval()
 
 
-def finetuned_classifier(path=CLASSIFIER):
+def finetuned_classifier():
     """The classifier after fine-tuning: the same, and what the file holds in its place."""
-    model = untrained_classifier()
-    changed, _ = read_classifier(path)
-    values = {name: torch.from_numpy(value.astype(np.float32)) for name, value in changed.items()}
-    left_over = model.load_state_dict(values, strict=False).unexpected_keys
-    if left_over:
-        raise ValueError(f"{path} has tensors that {CHECKPOINT} has not: {', '.join(left_over)}.")
-    return model
+    return load_classifier(CLASSIFIER, ROOT / "gpt2")[0]
 
 
 # ---------------------------------------------------------------------------------
@@ -190,7 +186,7 @@ def example_classifier(models):
     max_length = settings["max_length"]
 
     def logits(model, rows):
-        rows = [ids[:max_length] + [50256] * (max_length - len(ids)) for ids in rows]
+        rows = [ids[:max_length] + [PAD_TOKEN_ID] * (max_length - len(ids)) for ids in rows]
         return model(torch.tensor(rows))[:, -1, :]  # (B, 2)
 
     messages = []
