@@ -59,7 +59,7 @@ from classification import (  # noqa: E402
     unfreeze_last_block,
 )
 from devices import cpu_name, finish_work  # noqa: E402
-from edition import PAD_TOKEN_ID  # noqa: E402
+from edition import PAD_TOKEN_ID, find_model  # noqa: E402
 from fast_paths import (  # noqa: E402
     TokenClassifier,
     generate_text_cached,
@@ -183,7 +183,7 @@ class Bench:
         self.setting, self.device, self.dtype = setting, device, getattr(torch, dtype)
         self.tolerance = TOLERANCE[dtype]
         self.folder, self.models_dir, self.transformers_dir = folder, folder / "gpt2", folder / "transformers"
-        self.size = setting["model"].split("(")[1].rstrip(")")
+        self.size = find_model(setting["model"]).size
         self.config = model_config(setting["model"])
         if self.size == "124M":
             write_openai_folder(self.models_dir / self.size, SETTINGS_124M, random_values(SETTINGS_124M))

@@ -33,16 +33,16 @@ import tiktoken  # noqa: E402
 import torch  # noqa: E402
 
 from classification import build_classifier, fine_tuning_settings, train_classifier_simple  # noqa: E402
-from experiments import settings_of  # noqa: E402
+from edition import EMBEDDED  # noqa: E402
+from experiments import SEEDS, settings_of  # noqa: E402
 from fast_paths import TokenClassifier  # noqa: E402
 from files import write_json  # noqa: E402
 from records import load_json  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 from variants import build_model  # noqa: E402
 
-NAME = "gpt2-mini (10M)"
+NAME = EMBEDDED.name
 EPOCHS = 5
-SEEDS = (123, 124, 125, 126, 127)
 WARM_UP = 0.1  # of all steps
 LONGEST_GRADIENT = 1.0
 FIRST_STEPS = 100  # warm-up ends at step 97

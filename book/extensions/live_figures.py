@@ -34,17 +34,18 @@ from classification import (  # noqa: E402
     load_pretrained_model,
     read_settings,
 )
-from edition import PAD_TOKEN_ID  # noqa: E402
+from edition import EMBEDDED, PAD_TOKEN_ID  # noqa: E402
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
 from message_sets import read_left_over_ham  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
+from saved_classifiers import SHIPPED  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
-CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
-CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
-CHECKPOINT_FOLDER = "10M"
+CHECKPOINT = EMBEDDED.name  # the only one that is small enough for a page
+CLASSIFIER = SHIPPED
+CHECKPOINT_FOLDER = EMBEDDED.size
 VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
 FILM = ROOT / "results" / "training_film.json"  # written by benchmarks/training_film.py
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
@@ -302,7 +303,7 @@ def example_threshold(models):
 
 
 TEXTS = [
-    "Congratulations! You have won a 500 pound voucher. To claim, call 0909 879 0123 now, code P41",
+    MESSAGES[0],
     "Call 02079460958, or +44 20 7946 0958, or 020 7946 0958",
     "\u4f60\u597d\uff0c\u660e\u5929\u89c1\uff01",  # Hello, see you tomorrow!
     "See you at 8 \U0001f389\U0001f382 bring cake \U0001f60a",
