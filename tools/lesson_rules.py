@@ -18,6 +18,7 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from files import atomic_file  # noqa: E402
 from reference_results import RESULTS, published  # noqa: E402
 from tools.execute import alt_text_of, metadata_of  # noqa: E402
 
@@ -432,7 +433,8 @@ def link_words(path):
         link = f"[{source[start:end]}](../book/glossary.md#{target})"
         notebook.cells[i].source = source[:start] + link + source[end:]
     if uses:
-        nbformat.write(notebook, path)
+        with atomic_file(path) as partial:
+            nbformat.write(notebook, partial)
     return len(uses)
 
 
