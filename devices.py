@@ -37,6 +37,13 @@ def device_named(name):
     return device
 
 
+def finish_work(device):
+    """A GPU works on while Python goes ahead: wait for it before looking at the clock."""
+    device = torch.device(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def cpu_name():
     """The model of the processor; on Linux as the system names it."""
     with contextlib.suppress(OSError, StopIteration):

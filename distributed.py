@@ -26,6 +26,11 @@ def num_processes():
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def started_processes():
+    """How many processes ``torchrun`` has started: 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+
+
 def is_first_process():
     """Whether this process is the one that prints and saves: the only one without ``torchrun``."""
     return not dist.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"

@@ -38,7 +38,16 @@ import baselines
 import findings
 import findings_text
 from devices import choose_device, device_named
-from edition import DATA_CHOICES, EMBEDDED, SET_NAMES, chosen_data, chosen_model, find_model, is_at_hand
+from edition import (
+    DATA_CHOICES,
+    EMBEDDED,
+    SET_NAMES,
+    WEIGHT_DECAY,
+    chosen_data,
+    chosen_model,
+    find_model,
+    is_at_hand,
+)
 from message_sets import create_loaders, loader_of_texts, read_other_sets, read_sets
 from previous_chapters import MODEL_CONFIGS, model_config
 from records import RESULTS_DIR, Place, Record, changed, load_json, load_predictions, work_on
@@ -62,7 +71,7 @@ BASE = {
     "causal_mask": True,
     "batch_size": 8,
     "epochs": 5,
-    "weight_decay": 0.1,
+    "weight_decay": WEIGHT_DECAY,
 }
 
 EXPERIMENTS = {

@@ -117,6 +117,8 @@ def hugging_face_weights(model, max_length):
 def to_hugging_face(folder, model, settings):
     """Write what ``transformers.pipeline("text-classification", model=FOLDER)`` opens; compare the logits.
 
+    The model must be on the CPU.
+
     Returns:
         float: the largest difference of the logits, texts alone and in a batch.
 
@@ -191,8 +193,9 @@ class ExportedClassifier(nn.Module):
 def to_onnx(folder, model, settings, int8=False):
     """Write ``model.onnx``, ``tokenizer.json``, ``labels.json`` for ONNX Runtime; compare the logits.
 
-    The tokenizer cuts and fills as the model needs it. With ``int8`` also ``model_int8.onnx``, with weights
-    of 8 bits. Returns the largest difference of the logits of ``model.onnx``; ``ValueError`` if it is large.
+    The model must be on the CPU. The tokenizer cuts and fills as the model needs it. With ``int8`` also
+    ``model_int8.onnx``, with weights of 8 bits. Returns the largest difference of the logits of
+    ``model.onnx``; ``ValueError`` if it is large.
     """
     *_, tokenizers = needed("onnx", "onnxscript", "onnxruntime", "tokenizers")
     at_end, max_length = settings.get("reads") == END_OF_TEXT, settings["max_length"]
@@ -317,7 +320,7 @@ def model_card(settings):
         cells = [f"{scores[name][key]:.3f}" for key in keys] if test else [""] * len(keys)
         count = facts.get("classes", {}).get(name, "")
         classes.append(f"| {in_cell(name)} | {count} | {' | '.join(cells)} |")
-    measured = ["Not measured: the training was interrupted."]
+    measured = ["Not measured: `finetune` was interrupted before."]
     if test:
         low, high = test["interval"]
         measured = [

@@ -90,11 +90,14 @@ def atomic_file(target):
         partial.unlink(missing_ok=True)
 
 
-def write_json(path, value):
-    """Write a JSON file, and its folder, as all of ``results/`` are written; no NaN, which JSON lacks."""
+def write_json(path, value, indent=1):
+    """Write a JSON file, and its folder, as all of ``results/`` are written; no NaN, which JSON lacks.
+
+    With ``indent`` None it is one line, for thousands of numbers.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
 
 

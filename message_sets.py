@@ -11,10 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from downloads import DownloadError
 from edition import ASSETS, PAD_TOKEN_ID, SET_NAMES, get_tokenizer
 from fast_paths import real_tokens
-from spam_data import create_balanced_dataset, create_spam_loaders, find_spam_file, read_messages
+from spam_data import WAY_ON, create_balanced_dataset, create_spam_loaders, find_spam_file, read_messages
 
+OTHER_WAY_ON = (
+    "The rows in USED_ROWS of experiments.py also answer the other collection, which is fetched once. "
+    "Without a network choose another row, such as head-only."
+)
 DISGUISED_FILE = ASSETS / "disguised_spam.tsv"  # index variant text, of the sample
 
 
@@ -42,7 +47,10 @@ def read_left_over_ham(data_file):
 def read_other_sets(data):
     """The sets of daily use beside ``data``: left-over ham, the other collection, test spam in disguise."""
     data_file = find_spam_file(data)
-    other = read_messages(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
+    try:
+        other = read_messages(find_spam_file({"uci": "sample", "sample": "uci"}[data]))
+    except DownloadError as error:  # its advice, to use the sample, was followed already
+        raise DownloadError(str(error).replace(WAY_ON, OTHER_WAY_ON)) from error
     texts, labels = read_sets(data_file)["test"]
     spam = [text for text, label in zip(texts, labels) if label == 1]
     disguised = {variant: [disguise(text, variant) for text in spam] for variant in ("look-alikes", "spaces")}

@@ -171,7 +171,7 @@ def prepare(path, test_path=None, columns=(None, None), max_length=1024, seed=12
         training, test, validation = stratified_split(table, (0.2, 0.1), seed)
     else:
         training, validation = stratified_split(table, (0.1,), seed)
-        test = labelled(read_table(test_path, *table.attrs["names"], say))
+        test = read_labelled(test_path, table.attrs["names"], say)
         check_leak(table, test, checks)
     sets = {"training": training, "validation": validation, "test": test}
     checks.add("split", " / ".join(f"{len(part):,}" for part in sets.values()), " / ".join(sets))
@@ -204,15 +204,16 @@ def table_to_measure(data, columns, settings, say=print):
             sets, _ = prepare(data, None, columns, settings["max_length"], facts["seed"], say)
             return sets["test"], f"the test set of {name}"
         say(f"The classifier was trained on {name}: what it can do with new texts, this does not tell.")
-    table = labelled(read_table(data, *columns, say))
+    return read_labelled(data, columns, say), f"all rows of {name}"
+
+
+def read_labelled(path, columns, say):
+    """The rows of a file that have a text and a label; ``ValueError`` if there is none."""
+    table = read_table(path, *columns, say)
+    table = table[(table["text"].str.strip() != "") & (table["label"].str.strip() != "")]
     if len(table) == 0:
-        raise ValueError(f"{data} has no row with a text and a label.")
-    return table, f"all rows of {name}"
-
-
-def labelled(table):
-    """The rows that have a text and a label."""
-    return table[(table["text"].str.strip() != "") & (table["label"].str.strip() != "")]
+        raise ValueError(f"{path} has no row with a text and a label.")
+    return table
 
 
 def class_names(table):

@@ -10,6 +10,7 @@ import numpy as np
 
 from own_data import require_known
 from reading import predict
+from streams import harmless
 
 BINS = 10  # of the calibration
 MOST_MISTAKES = 20
@@ -147,7 +148,7 @@ def accuracy_line(report, name="Accuracy"):
 
 
 def as_text(report):
-    """The report for a terminal."""
+    """The report for a terminal, which no text can steer."""
     parts = [f"{report['data']}\n{accuracy_line(report)}"]
     rows = [("class", "texts", "precision", "recall", "F1")]
     for row in report["classes"]:
@@ -180,7 +181,7 @@ def as_text(report):
             said = f"{row['probability']:.1%}"
             rows.append((row["label"], row["predicted"], said, text[:79] + "…" * (len(text) > 79)))
         parts.append("Most confident mistakes:\n" + table(rows, right=(2,)))
-    return "\n\n".join(parts)
+    return harmless("\n\n".join(parts))
 
 
 def as_json(report):

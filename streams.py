@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 from itertools import islice
 
@@ -35,6 +36,8 @@ def read_messages(file_name, text_column=None):
 
 def with_bar(batches, file=None):
     """Pass lists of messages on, with a progress bar: of the bytes of an open file, else of the messages."""
+    if file and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file = None  # a pipe: nobody knows how many bytes it has, nor the place in it
     size = os.fstat(file.fileno()).st_size if file else None
     hidden = sys.stdout.isatty() or not sys.stderr.isatty()  # or it would stand among the results
     unit = {"unit": "B", "unit_scale": True} if file else {"unit": " texts"}

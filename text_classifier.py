@@ -113,17 +113,20 @@ def finetune_as_published(args):
             return
         if args.only_trained:
             round_as_saved(model)
-        print("Accuracy on the whole sets:")
-        accuracies = print_accuracies(model, loaders, device)
-        settings = args.model, args.data, loaders[0].dataset.max_length
-        options = {"accuracies": accuracies, "only_trained": args.only_trained}
-        save_somewhere(output, model, *settings, **options)
-        print(f"Saved as {output}")
+        accuracies = {}
+        try:
+            print("Accuracy on the whole sets:")
+            accuracies = print_accuracies(model, loaders, device)
+        finally:  # also after Ctrl-C or an error: what was trained is kept
+            settings = args.model, args.data, loaders[0].dataset.max_length
+            options = {"accuracies": accuracies, "only_trained": args.only_trained}
+            save_somewhere(output, model, *settings, **options)
+            print(f"Saved as {output}")
 
 
 def finetune_table(args):
     """Check a table, fine-tune on it as notebook 12 does, measure on its test set, save the classifier."""
-    if distributed.num_processes() > 1:
+    if distributed.started_processes() > 1:
         raise ValueError("A file of your own is for one process. Leave out torchrun.")
     if args.cached and args.layers == "all":
         raise ValueError("--cached needs frozen layers, and with --layers all there are none.")
@@ -143,16 +146,18 @@ def finetune_table(args):
         round_as_saved(model)
     settings = {"max_length": max_length, "threshold": 0.5, "reads": END_OF_TEXT, "class_names": names}
     facts["best"], accuracies = best, {"validation": best["accuracy"]} if best else {}
-    if not interrupted:
-        print(f"Validation accuracy: {best['accuracy']:.2%}")
-        measured = report.measure_table(Reader(model, settings, args.device), settings, sets["test"])
-        accuracies["test"] = measured["accuracy"]
-        print(report.accuracy_line(measured, "Test accuracy"))
-        facts["test"] = {key: measured[key] for key in measured.keys() - {"mistakes", "confusion"}}
-    data = Path(args.data).name if Path(args.data).name.isprintable() else "table"
-    options = {**settings, "accuracies": accuracies, "only_trained": args.only_trained, "training": facts}
-    save_somewhere(output, model, args.model, data, **options)
-    print(f"Saved as {output}")
+    try:
+        if not interrupted:
+            print(f"Validation accuracy: {best['accuracy']:.2%}")
+            measured = report.measure_table(Reader(model, settings, args.device), settings, sets["test"])
+            accuracies["test"] = measured["accuracy"]
+            facts["test"] = {key: measured[key] for key in measured.keys() - {"mistakes", "confusion"}}
+            print(report.accuracy_line(measured, "Test accuracy"))
+    finally:  # also after Ctrl-C or an error: what was trained is kept
+        data = Path(args.data).name if Path(args.data).name.isprintable() else "table"
+        options = {**settings, "accuracies": accuracies, "only_trained": args.only_trained, "training": facts}
+        save_somewhere(output, model, args.model, data, **options)
+        print(f"Saved as {output}")
     if interrupted:
         which = f"the best state so far, of epoch {best['epoch']}" if best else "the state of its first epoch"
         note(f"Interrupted. What was saved is {which}.")
@@ -381,6 +386,8 @@ def read_arguments():
         parser.error(harmless(f"unrecognized arguments: {' '.join(unknown)}{hint}"))
     if args.command == "classify" and bool(args.texts) == (args.file is not None):
         parser.error("classify needs messages: either texts or --file, not both")
+    if args.command == "classify" and args.text_column is not None and args.file in (None, "-"):
+        parser.error("--text-column is for a table that --file names")
     args.device = device_named(args.device)
     if args.command in ("initial", "finetune"):
         args.data = args.data or chosen_data()

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from classification import train_classifier_simple
+from devices import finish_work
 from edition import SET_NAMES
 from fast_paths import TokenClassifier, pick_token
 from variants import build_model
@@ -26,8 +27,7 @@ def clock(device):
     """Seconds of processor time on a CPU, which other programs do not disturb; else of wall time."""
     if torch.device(device).type == "cpu":
         return time.process_time()
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
+    finish_work(device)
     return time.perf_counter()
 
 

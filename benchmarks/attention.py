@@ -13,14 +13,17 @@ import statistics
 import sys
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from measurements import TOLERANCE, difference, outputs_agree, take_turns
-from torch.profiler import ProfilerActivity, profile
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from measurements import TOLERANCE, difference, outputs_agree, take_turns  # noqa: E402
 from speed import machine  # noqa: E402
+from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
 from classification import add_classification_head  # noqa: E402
 from edition import PAD_TOKEN_ID  # noqa: E402

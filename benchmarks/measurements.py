@@ -73,6 +73,8 @@ def print_measurement(measurement):
         print(f"  {side:13} {texts / seconds:9.1f} texts a second, {same} of {texts} labels as in float32")
     limits = measurement.get("peak_memory_limit_gb", {})
     for side, value in measurement.get("peak_memory_gb", {}).items():
+        if value is None:  # not every system tells it
+            continue
         verdict = ""
         if side in limits:
             verdict = f", at most {limits[side]:g} GB: {'reached' if value <= limits[side] else 'MISSED'}"

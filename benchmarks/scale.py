@@ -34,6 +34,7 @@ import torch  # noqa: E402
 
 from classification import add_classification_head, freeze_all_layers, unfreeze_last_block  # noqa: E402
 from devices import cpu_name  # noqa: E402
+from edition import WEIGHT_DECAY  # noqa: E402
 from files import write_json  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, GPTModel, model_config  # noqa: E402
 
@@ -160,7 +161,7 @@ def measure(name, job, steps):
     input_ids = torch.randint(0, 50257, (B, T), generator=generator)
     labels = torch.randint(0, CLASSES, (B,), generator=generator)
     trained = [p for p in model.parameters() if p.requires_grad and job != "inference"]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.1) if trained else None
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=WEIGHT_DECAY) if trained else None
 
     def step():
         if optimizer is None:

@@ -58,8 +58,8 @@ from classification import (  # noqa: E402
     load_pretrained_model,
     unfreeze_last_block,
 )
-from devices import cpu_name  # noqa: E402
-from edition import PAD_TOKEN_ID  # noqa: E402
+from devices import cpu_name, finish_work  # noqa: E402
+from edition import PAD_TOKEN_ID, find_model  # noqa: E402
 from fast_paths import (  # noqa: E402
     TokenClassifier,
     generate_text_cached,
@@ -132,14 +132,14 @@ def main():
             measurements += [bench.start_of_classify(), bench.later_load(), bench.first_load()]
             if not args.no_peers:
                 peers, versions = measure_peers(bench, Path(folder))
-    for measurement in measurements + peers:
-        print_measurement(measurement)
-
     about = machine(args.device, args.dtype) | {"peers": versions}
     result = {"machine": about, "setting": setting, "measurements": measurements, "peers": peers}
     output = args.output or (None if args.quick else default_output(args.device, args.dtype))
     if output is not None:
-        write_json(output, result)
+        write_json(output, result)  # first: they took half an hour
+    for measurement in measurements + peers:
+        print_measurement(measurement)
+    if output is not None:
         print(f"Written: {output}")
     sys.exit(0 if all(map(outputs_agree, measurements + peers)) else 1)
 
@@ -151,10 +151,11 @@ def default_output(device, dtype):
 
 def machine(device, dtype):
     """What the numbers depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
     return {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "device": name,
         "dtype": dtype,
         "system": platform.system(),
         "python": platform.python_version(),
@@ -182,7 +183,7 @@ class Bench:
         self.setting, self.device, self.dtype = setting, device, getattr(torch, dtype)
         self.tolerance = TOLERANCE[dtype]
         self.folder, self.models_dir, self.transformers_dir = folder, folder / "gpt2", folder / "transformers"
-        self.size = setting["model"].split("(")[1].rstrip(")")
+        self.size = find_model(setting["model"]).size
         self.config = model_config(setting["model"])
         if self.size == "124M":
             write_openai_folder(self.models_dir / self.size, SETTINGS_124M, random_values(SETTINGS_124M))
@@ -207,12 +208,7 @@ class Bench:
 
     def take_turns(self, jobs, repeats):
         """See :func:`measurements.take_turns`."""
-        return take_turns(jobs, repeats, self.finish_work)
-
-    def finish_work(self):
-        """A GPU works on while Python goes ahead: wait for it before looking at the clock."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return take_turns(jobs, repeats, lambda: finish_work(self.device))
 
     # -----------------------------------------------------------------------------
 

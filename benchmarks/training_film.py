@@ -20,24 +20,29 @@ stopped.
 import contextlib
 import copy
 import io
-import json
 import sys
 from pathlib import Path
 
-import tiktoken
-import torch
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+import edition  # noqa: E402, F401 - it sets what PyTorch reads when it starts
+
+# isort: split
+import tiktoken  # noqa: E402
+import torch  # noqa: E402
+
 from classification import build_classifier, fine_tuning_settings, train_classifier_simple  # noqa: E402
-from experiments import settings_of  # noqa: E402
+from edition import EMBEDDED  # noqa: E402
+from experiments import SEEDS, settings_of  # noqa: E402
 from fast_paths import TokenClassifier  # noqa: E402
+from files import write_json  # noqa: E402
+from records import load_json  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 from variants import build_model  # noqa: E402
 
-NAME = "gpt2-mini (10M)"
+NAME = EMBEDDED.name
 EPOCHS = 5
-SEEDS = (123, 124, 125, 126, 127)
 WARM_UP = 0.1  # of all steps
 LONGEST_GRADIENT = 1.0
 FIRST_STEPS = 100  # warm-up ends at step 97
@@ -155,8 +160,7 @@ def measure(habit, seed, loaders, memory):
 
 def write(name, result):
     path = RESULTS / f"{name}.json"
-    indent = 1 if name == "training_habits" else None
-    path.write_text(json.dumps(result, ensure_ascii=False, indent=indent) + "\n", "utf-8")
+    write_json(path, result, indent=1 if name == "training_habits" else None)
     print(f"wrote {path.relative_to(ROOT)}")
 
 
@@ -171,11 +175,8 @@ def main(wanted):
             print(f"step {film['steps'][i]}: {right} of {len(film['labels'])} right")
         write("training_film", film)
     if "habits" in wanted:
-        path = RESULTS / "training_habits.json"
-        if path.exists():
-            runs = json.loads(path.read_text("utf-8"))["habits"]
-        else:
-            runs = {"none": [], "warm-up": [], "clipping": [], "early stopping": []}
+        runs = {"none": [], "warm-up": [], "clipping": [], "early stopping": []}
+        runs = load_json(RESULTS / "training_habits.json").get("habits", runs)
         for seed in sorted(set(SEEDS) - {run["seed"] for run in runs["none"]}):
             for habit in ("none", "warm-up", "clipping"):
                 for name, run in measure(habit, seed, loaders, memory).items():

@@ -17,8 +17,10 @@ import page_speed  # noqa: E402
 import peers  # noqa: E402
 import result_tables  # noqa: E402
 import speed  # noqa: E402
+import training_film  # noqa: E402
 from plain_gpt import PlainGPT  # noqa: E402
 
+import trials  # noqa: E402
 from classification import END_OF_TEXT  # noqa: E402
 from own_training import build_own_classifier  # noqa: E402
 from previous_chapters import GPTModel  # noqa: E402
@@ -74,6 +76,54 @@ def test_missed_limit_of_memory_is_printed(peak, verdict, capsys):
     row = {**measurement(), "peak_memory_gb": {"book": peak}, "peak_memory_limit_gb": {"book": 1.2}}
     speed.print_measurement(row)
     assert f"{peak:.2f} GB, at most 1.2 GB: {verdict}" in capsys.readouterr().out
+
+
+def test_system_that_tells_no_peak_of_memory_costs_no_measurement(capsys):
+    row = {**measurement(), "peak_memory_gb": {"book": None}, "peak_memory_limit_gb": {"book": 1.2}}
+    speed.print_measurement(row)
+    assert "logits: 1.0e-06" in capsys.readouterr().out
+
+
+def test_measurements_are_written_before_they_are_printed(monkeypatch, tmp_path):
+    def fail(measurement):
+        raise OSError("the output is closed")
+
+    bench = SimpleNamespace(generation=measurement, evaluation=measurement, fine_tuning=measurement)
+    monkeypatch.setattr(speed, "Bench", lambda *args: bench)
+    monkeypatch.setattr(speed, "print_measurement", fail)
+    options = ["--dtype", "bfloat16", "--output", str(tmp_path / "result.json")]
+    monkeypatch.setattr(sys, "argv", ["speed.py", *options])
+    with pytest.raises(OSError, match="closed"):
+        speed.main()
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["measurements"] == [measurement()] * 3
+
+
+def test_clock_waits_for_what_a_device_still_computes(monkeypatch):
+    waited_for = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited_for.append)
+    for name in ("cpu", "cuda:1", "mps"):
+        assert trials.clock(name) > 0
+    speed.Bench.take_turns(SimpleNamespace(device=torch.device("mps")), {"book": lambda: None}, repeats=1)
+    assert [str(device) for device in waited_for] == ["cuda:1", "mps", "mps", "mps"]
+
+
+def test_device_of_the_results_is_the_one_that_computed():
+    devices = [speed.machine(torch.device(name), "float32")["device"] for name in ("cpu", "mps")]
+    assert devices == ["CPU", "MPS"]
+
+
+def test_film_that_is_not_written_whole_leaves_the_former_one(monkeypatch, tmp_path):
+    def write_half(path, text, *args, **options):
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("the disk is full")
+
+    (tmp_path / "training_habits.json").write_text("former")
+    monkeypatch.setattr(training_film, "RESULTS", tmp_path)
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="full"):
+        training_film.write("training_habits", {"habits": {}})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["former"]
 
 
 @pytest.mark.parametrize("above, verdict", [(0.4, "reached"), (0.41, "MISSED")])

@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -48,6 +49,19 @@ def test_export_is_what_the_script_makes_of_the_clean_table(tmp_path, df):
     plant_problems.main(tmp_path)
     for name in ("headlines_export.csv", "headlines_planted.csv"):
         assert (tmp_path / name).read_bytes() == (ASSETS / name).read_bytes()
+
+
+def test_export_that_is_not_written_whole_stays_as_it_was(tmp_path, df, monkeypatch):
+    def write_half(table, path, **options):
+        Path(path).write_text("label,te")
+        raise OSError("the disk is full")
+
+    df.to_csv(tmp_path / "headlines.csv", index=False)
+    (tmp_path / "headlines_export.csv").write_text("former")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", write_half)
+    with pytest.raises(OSError, match="full"):
+        plant_problems.main(tmp_path)
+    assert (tmp_path / "headlines_export.csv").read_text() == "former"
 
 
 def test_what_was_planted_is_in_the_export(df):

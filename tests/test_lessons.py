@@ -3,13 +3,14 @@
 import json
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
-from tools import lesson_rules
+from tools import execute, lesson_rules
 from tools.execute import metadata_of
 from tools.lesson_rules import (
     FOLD,
@@ -55,6 +56,13 @@ def test_lesson_holds_to_the_rule(path, rule):
 def test_what_is_closed_on_the_page_is_closed_everywhere(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert cell.metadata == metadata_of(cell), f"run tools/execute.py, which writes it: {cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_machine_with_two_gpus_is_not_warned_of(path):
+    """Without ``devices``, PyTorch warns there, on stderr, and the build stops."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert cell.cell_type != "code" or "fork_rng()" not in cell.source
 
 
 @pytest.fixture(scope="module")
@@ -252,15 +260,34 @@ def test_claim_reads_a_row_by_the_name_at_its_end(tmp_path):
         row("5 rows, 4")
 
 
-def test_missing_links_are_written(tmp_path):
+@pytest.fixture
+def without_links(tmp_path):
+    """The example lesson without links to the glossary."""
     notebook = nbformat.read(EXAMPLE, as_version=4)
     for cell in notebook.cells:
         cell.source = re.sub(r"\[(\w+)\]\(../book/glossary.md#\w+\)", r"\1", cell.source)
-    path = tmp_path / EXAMPLE.name
-    nbformat.write(notebook, path)
-    missing = len(list(first_uses(Lesson(path))))
-    assert link_words(path) == missing > 0
-    assert problems(path) == []
+    nbformat.write(notebook, tmp_path / EXAMPLE.name)
+    return tmp_path / EXAMPLE.name
+
+
+def test_missing_links_are_written(without_links):
+    missing = len(list(first_uses(Lesson(without_links))))
+    assert link_words(without_links) == missing > 0
+    assert problems(without_links) == []
+
+
+@pytest.mark.parametrize("write", [link_words, execute.execute])
+def test_notebook_that_is_not_written_whole_stays_as_it_was(without_links, monkeypatch, write):
+    def write_half(notebook, path):
+        Path(path).write_text(nbformat.writes(notebook)[:1000], encoding="utf-8")
+        raise OSError("the disk is full")
+
+    former = without_links.read_bytes()
+    monkeypatch.setattr(execute, "NotebookClient", MagicMock())
+    monkeypatch.setattr(nbformat, "write", write_half)
+    with pytest.raises(OSError, match="full"):
+        write(without_links)
+    assert [path.read_bytes() for path in without_links.parent.iterdir()] == [former]
 
 
 # ---------------------------------------------------------------------------------

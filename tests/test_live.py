@@ -411,6 +411,14 @@ def test_a_changed_classifier_is_seen(tmp_path, monkeypatch):
     assert live_figures.version_of_inputs() != former
 
 
+def test_a_changed_sample_is_seen(tmp_path, monkeypatch):
+    former = live_figures.version_of_inputs()
+    changed = tmp_path / SAMPLE_FILE.name
+    changed.write_bytes(SAMPLE_FILE.read_bytes() + b"ham\tsee you\n")
+    monkeypatch.setattr(live_figures, "SAMPLE_FILE", changed)
+    assert live_figures.version_of_inputs() != former
+
+
 def test_the_built_book_has_the_model_of_the_assets(html):
     """A changed checkpoint, classifier or engine turns this red until the book is built again."""
     built = HTML / "_static" / "live" / "build.js"

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import message_sets
+import spam_data
+from downloads import DownloadError
 from edition import PAD_TOKEN_ID
 from message_sets import (
     choose_subset,
@@ -105,6 +107,16 @@ def test_other_sets_are_of_the_other_collection_and_of_no_training_message(monke
         assert sets[variant][1] == [1] * sum(test_labels)
     seen = {text for texts, _ in read_sets(SAMPLE_FILE).values() for text in texts}
     assert seen.isdisjoint(sets["left-over ham"][0])
+
+
+def test_other_collection_that_cannot_be_fetched_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(spam_data, "UCI_FOLDER", tmp_path)
+    monkeypatch.setattr(spam_data, "UCI_URL", str(tmp_path / "none.zip"))
+    monkeypatch.setattr(spam_data, "BACKUP_URL", str(tmp_path / "none.zip"))
+    with pytest.raises(DownloadError, match="none.zip") as error:
+        read_other_sets("sample")
+    assert "choose another row, such as head-only" in str(error.value)
+    assert "use the sample" not in str(error.value)
 
 
 def test_disguise_is_the_same_each_time_and_leaves_the_rest():

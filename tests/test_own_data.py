@@ -293,6 +293,12 @@ def test_too_few_rows_for_three_sets(write_table):
         prepare(write_table(rows_of(a=2, b=2)), say=quiet)
 
 
+def test_test_file_without_labels_is_named(write_table):
+    test = write_table([("new", ""), (" ", "a")], "test.csv")
+    with pytest.raises(ValueError, match="test.csv has no row with a text and a label"):
+        prepare(write_table(rows_of(a=20, b=20)), test, say=quiet)
+
+
 def test_imbalance_is_evened_out_and_said():
     table = table_of(rows_of(a=50, b=5))
     kept, sentence = even_out(table, "keep", 1)

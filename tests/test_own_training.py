@@ -166,8 +166,10 @@ def test_published_training_takes_no_options_of_tables(command_line, option):
         command_line("finetune", "--model", "gpt2-mini (10M)", "--data", "sample", *option)
 
 
-def test_several_processes_are_for_the_published_training(finetune, monkeypatch):
-    monkeypatch.setattr(text_classifier.distributed, "num_processes", lambda: 2)
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_several_processes_are_for_the_published_training(finetune, monkeypatch, rank):
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "RANK": rank, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun does
     with pytest.raises(SystemExit, match="one process. Leave out torchrun"):
         finetune(news())
 
@@ -237,6 +239,16 @@ def test_interrupted_first_epoch_keeps_what_there_is(finetune, monkeypatch, caps
         finetune(news())
     assert exit.value.code == 130 and "the state of its first epoch" in capsys.readouterr().err
     assert "accuracies" not in load_classifier("x.safetensors")[1]
+
+
+def test_interrupted_while_measuring_keeps_what_was_trained(finetune, monkeypatch, capsys):
+    interrupt_at(monkeypatch, (text_classifier.report, "measure_table"), 1)
+    with pytest.raises(SystemExit) as exit:
+        finetune(news())
+    printed, said = capsys.readouterr()
+    assert exit.value.code == 130 and printed.endswith("Saved as x.safetensors\n") and "Interrupted." in said
+    _, settings = load_classifier("x.safetensors")
+    assert settings["accuracies"].keys() == {"validation"} and "test" not in settings["training"]
 
 
 def test_interrupted_while_saving_leaves_the_former_file(finetune, monkeypatch):

@@ -81,6 +81,13 @@ def test_text_report_has_every_part(measured):
     assert all(name in text for name in NAMES)
 
 
+def test_text_cannot_steer_the_terminal(answers):
+    texts = ["win \x1b[2J\x1b]0;title\x07 \u202eevil"] * 200
+    shown = report.as_text({"data": "a\x1b[2J.csv"} | report.measure(NAMES, *answers, texts))
+    assert r"win \x1b[2J\x1b]0;title\x07 \u202eevil" in shown and r"a\x1b[2J.csv" in shown
+    assert "\x1b" not in shown and "\u202e" not in shown
+
+
 def test_json_report_is_the_numbers(measured):
     assert json.loads(report.as_json(measured)) == measured
 

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -118,8 +119,10 @@ runpy.run_path(sys.argv[1])
         "text_classifier.py",
         "experiments.py",
         "previous_chapters.py",
-        "benchmarks/speed.py",
+        "benchmarks/attention.py",
         "benchmarks/scale.py",
+        "benchmarks/speed.py",
+        "benchmarks/training_film.py",
         "tests/conftest.py",
     ],
 )
@@ -326,6 +329,20 @@ def test_interrupted_training_saves_nothing_and_says_so(command_line, in_gpt2, t
     assert list((tmp_path / "classifiers").iterdir()) == []
 
 
+def test_interrupted_while_measuring_saves_what_was_trained(command_line, in_gpt2, monkeypatch, few_loaders):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(text_classifier, "load_messages", lambda *args: few_loaders)
+    monkeypatch.setattr(text_classifier, "train_as_published", lambda *args: None)
+    monkeypatch.setattr(text_classifier, "calc_accuracy_loader", interrupt)
+    with pytest.raises(SystemExit) as exit:
+        command_line(*FINETUNE, "--output", "x.safetensors")
+    assert exit.value.code == 130
+    _, settings = load_classifier("x.safetensors")
+    assert settings["data"] == "sample" and "accuracies" not in settings
+
+
 def test_when_nothing_can_be_written_both_places_are_named(monkeypatch, tmp_path):
     def fail(path, *classifier):
         raise OSError(f"no {path.name}")
@@ -458,6 +475,15 @@ def test_messages_come_from_a_file_or_the_standard_input(
     assert result["lines"] == expected_lines(MESSAGES, saved, tokenizer)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes that are files")
+def test_messages_come_from_a_pipe(classify, saved, tokenizer, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["\n".join(MESSAGES)])
+    writer.start()  # it waits for the reader
+    assert classify("--file", "pipe")["lines"] == expected_lines(MESSAGES, saved, tokenizer)
+    writer.join()
+
+
 def test_many_messages_stay_in_order(classify, saved, tokenizer):
     texts = [f"message {number}" for number in range(70)]  # three batches
     assert classify(*texts)["lines"] == expected_lines(texts, saved, tokenizer)
@@ -529,6 +555,14 @@ def test_either_texts_or_a_file(classify, capsys, arguments):
     with pytest.raises(SystemExit) as exit:
         classify(*arguments)
     assert exit.value.code == 2 and "either texts or --file, not both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", [["text"], ["--file", "-"]])
+def test_text_column_is_for_a_table(classify, capsys, source):
+    with pytest.raises(SystemExit) as exit:
+        classify(*source, "--text-column", "text", stdin=b"text\n")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and "--text-column is for a table that --file names" in error
 
 
 def test_threshold_is_for_two_classes(classify, saved, model):

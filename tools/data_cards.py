@@ -18,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score  # noqa: E402
 from edition import get_tokenizer  # noqa: E402
 from evidence import accuracy_interval  # noqa: E402
 from files import sha256_of, write_json  # noqa: E402
-from spam_data import SAMPLE_FILE  # noqa: E402
+from spam_data import SAMPLE_FILE, read_messages  # noqa: E402
 
 RESULTS = ROOT / "results"
 HEADLINES_FILE = ROOT / "assets" / "headlines.csv"
@@ -32,12 +32,6 @@ PATTERNS = {
     "an exclamation mark": r"!",
     "more than 100 characters": r"(?s).{101}",
 }
-
-
-def read_sample():
-    """The messages as a DataFrame with the columns Label and Text."""
-    lines = SAMPLE_FILE.read_text(encoding="utf-8").splitlines()
-    return pd.DataFrame([line.split("\t") for line in lines], columns=["Label", "Text"])
 
 
 def words_of(text):
@@ -100,7 +94,7 @@ def lengths(texts, labels, tokenizer):
 
 def sms_sample():
     """The card of assets/sms_sample.tsv."""
-    df = read_sample()
+    df = read_messages(SAMPLE_FILE)
     return {
         "sha256": sha256_of(SAMPLE_FILE),
         "messages": df.Label.value_counts().to_dict(),

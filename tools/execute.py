@@ -18,7 +18,12 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from files import atomic_file  # noqa: E402
+
+FOLDER = ROOT / "notebooks"
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
@@ -63,7 +68,8 @@ def execute(path):
     for cell in notebook.cells:
         cell.metadata = metadata_of(cell)
     nbformat.validate(notebook)
-    nbformat.write(notebook, path)
+    with atomic_file(path) as partial:
+        nbformat.write(notebook, partial)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from files import atomic_file  # noqa: E402
+from reference_results import RESULTS, published  # noqa: E402
 from tools.execute import alt_text_of, metadata_of  # noqa: E402
 
 FOLDED = {"hide-cell", "hide-input", "hide-output", "remove-cell", "remove-input"}
@@ -120,15 +122,11 @@ def is_shown(number, values):
 def published_texts():
     """What the published run printed, one text for each block."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(PUBLISHED.glob("*.txt"))]
-    return texts + [entry["text"] for entry in reference()["generation"]]
-
-
-def reference():
-    return json.loads((ROOT / "reference_results.json").read_text(encoding="utf-8"))
+    return texts + [entry["text"] for entry in RESULTS["generation"]]
 
 
 def published_numbers():
-    return numbers_in_json(reference()).union(*map(numbers_in, published_texts()))
+    return numbers_in_json(RESULTS).union(*map(numbers_in, published_texts()))
 
 
 def result_numbers(code):
@@ -305,7 +303,7 @@ def claim_functions(lesson, position):
         "row": row,
         "text": "\n".join(texts),
         "result": result,
-        "published": lambda path: at(reference(), path),
+        "published": published,
     }
 
 
@@ -444,7 +442,8 @@ def link_words(path):
         link = f"[{source[start:end]}](../book/glossary.md#{target})"
         notebook.cells[i].source = source[:start] + link + source[end:]
     if uses:
-        nbformat.write(notebook, path)
+        with atomic_file(path) as partial:
+            nbformat.write(notebook, partial)
     return len(uses)
 
 

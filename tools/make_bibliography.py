@@ -4,6 +4,7 @@ Each work gets a heading by author and year, to which the lessons link in plain 
 link works in Jupyter and on GitHub as on the pages: ../book/bibliography.md#almeida-et-al-2011
 """
 
+import sys
 from pathlib import Path
 
 from pybtex.backends.plaintext import Backend
@@ -11,8 +12,12 @@ from pybtex.database import parse_file
 from pybtex.richtext import Text
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from files import atomic_file  # noqa: E402
+
 SOURCE, TARGET = ROOT / "book" / "references.bib", ROOT / "book" / "bibliography.md"
-HEAD = "# Bibliography\n\nThe works that this book cites, by author and year.\n"
+HEAD = "# Bibliography\n\nThe works that this book cites or builds on, by author and year.\n"
 
 
 def plain(latex):
@@ -73,4 +78,5 @@ def bibliography():
 
 
 if __name__ == "__main__":
-    TARGET.write_text(bibliography(), encoding="utf-8")
+    with atomic_file(TARGET) as partial:
+        partial.write_text(bibliography(), encoding="utf-8")

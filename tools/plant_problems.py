@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from files import atomic_file  # noqa: E402
+
+ASSETS = ROOT / "assets"
 SEED = 12
 COPIES = {"duplicate": 14, "duplicate but for case": 6, "two labels": 8}
 CHANGES = {"wrong label": 40, "label written otherwise": 30, "empty text": 5}
@@ -55,8 +60,9 @@ def plant(clean, seed=SEED):
 def main(folder=ASSETS):
     """Write both files."""
     export, planted = plant(pd.read_csv(folder / "headlines.csv"))
-    export.to_csv(folder / "headlines_export.csv", index=False, lineterminator="\n")
-    planted.to_csv(folder / "headlines_planted.csv", index=False, lineterminator="\n")
+    for name, table in (("headlines_export.csv", export), ("headlines_planted.csv", planted)):
+        with atomic_file(folder / name) as partial:
+            table.to_csv(partial, index=False, lineterminator="\n")
     print(f"{len(export)} rows, {len(planted)} with a problem")
 
 

@@ -30,19 +30,23 @@ sys.path.insert(0, str(ROOT))
 from classification import (  # noqa: E402
     add_classification_head,
     encode_message,
+    load_classifier,
     load_pretrained_model,
     read_settings,
 )
+from edition import EMBEDDED, PAD_TOKEN_ID  # noqa: E402
 from fast_paths import last_token_logits  # noqa: E402
 from figures import Figure  # noqa: E402
 from findings_plot import BOOK, NAMES  # noqa: E402
+from message_sets import read_left_over_ham  # noqa: E402
 from previous_chapters import MODEL_CONFIGS, model_config  # noqa: E402
+from saved_classifiers import SHIPPED  # noqa: E402
 from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 LIVE = ROOT / "book" / "live"
-CHECKPOINT = "gpt2-mini (10M)"  # the only one that is small enough for a page
-CLASSIFIER = ROOT / "assets" / "classifier.safetensors"
-CHECKPOINT_FOLDER = "10M"
+CHECKPOINT = EMBEDDED.name  # the only one that is small enough for a page
+CLASSIFIER = SHIPPED
+CHECKPOINT_FOLDER = EMBEDDED.size
 VOCABULARY = ROOT / "assets" / CHECKPOINT_FOLDER / "vocab.bpe"
 FILM = ROOT / "results" / "training_film.json"  # written by benchmarks/training_film.py
 ENGINE = ["tokenizer.js", "simd.js", "gpt2.js", "worker.js"]  # what runs in the worker, in this order
@@ -54,9 +58,9 @@ LINE = 3 * 2**14  # bytes in a line of base64, which turns 3 bytes into 4 charac
 # ---------------------------------------------------------------------------------
 
 
-def read_classifier(path=CLASSIFIER):
+def read_classifier():
     """The tensors that fine-tuning changed, as {name: array}, and the settings of the classifier."""
-    with safe_open(path, framework="pt") as file:
+    with safe_open(CLASSIFIER, framework="pt") as file:
         settings = read_settings(file.metadata())
         return {name: file.get_tensor(name).numpy() for name in file.keys()}, settings
 
@@ -72,15 +76,9 @@ def untrained_classifier():
     return model.eval()
 
 
-def finetuned_classifier(path=CLASSIFIER):
+def finetuned_classifier():
     """The classifier after fine-tuning: the same, and what the file holds in its place."""
-    model = untrained_classifier()
-    changed, _ = read_classifier(path)
-    values = {name: torch.from_numpy(value.astype(np.float32)) for name, value in changed.items()}
-    left_over = model.load_state_dict(values, strict=False).unexpected_keys
-    if left_over:
-        raise ValueError(f"{path} has tensors that {CHECKPOINT} has not: {', '.join(left_over)}.")
-    return model
+    return load_classifier(CLASSIFIER, ROOT / "gpt2")[0]
 
 
 # ---------------------------------------------------------------------------------
@@ -190,7 +188,7 @@ def example_classifier(models):
     max_length = settings["max_length"]
 
     def logits(model, rows):
-        rows = [ids[:max_length] + [50256] * (max_length - len(ids)) for ids in rows]
+        rows = [ids[:max_length] + [PAD_TOKEN_ID] * (max_length - len(ids)) for ids in rows]
         return model(torch.tensor(rows))[:, -1, :]  # (B, 2)
 
     messages = []
@@ -293,16 +291,9 @@ def example_loss(models):
 def example_threshold(models):
     """Probabilities of the test set's spam, and of ham that training never saw: what balancing put aside."""
     texts, labels = test_messages(models)
-    seen = {
-        text
-        for loader in create_spam_loaders(models["tokenizer"], SAMPLE_FILE)
-        for text in loader.dataset.data["Text"]
-    }
-    lines = SAMPLE_FILE.read_text("utf-8").splitlines()
-    messages = [line.split("\t", 1) for line in lines]
     spam = [text for text, label in zip(texts, labels) if label == 1]
     ham = [text for text, label in zip(texts, labels) if label == 0]
-    ham += [text for label, text in messages if label == "ham" and text not in seen]
+    ham += read_left_over_ham(SAMPLE_FILE)[0]
     ham = ham[:MOST_HAM]
     probabilities = margins(models["finetuned"], spam + ham, models).sigmoid()
     return {
@@ -313,7 +304,7 @@ def example_threshold(models):
 
 
 TEXTS = [
-    "Congratulations! You have won a 500 pound voucher. To claim, call 0909 879 0123 now, code P41",
+    MESSAGES[0],
     "Call 02079460958, or +44 20 7946 0958, or 020 7946 0958",
     "\u4f60\u597d\uff0c\u660e\u5929\u89c1\uff01",  # Hello, see you tomorrow!
     "See you at 8 \U0001f389\U0001f382 bring cake \U0001f60a",
@@ -432,7 +423,8 @@ EXAMPLES = {
 def version_of_inputs():
     """A hash of all that the generated files are made from."""
     digest = hashlib.sha256()
-    paths = [CLASSIFIER, *sorted((ROOT / "assets" / CHECKPOINT_FOLDER).iterdir()), Path(__file__)]
+    paths = [CLASSIFIER, SAMPLE_FILE, Path(__file__)]
+    paths += sorted((ROOT / "assets" / CHECKPOINT_FOLDER).iterdir())
     paths += sorted(LIVE.iterdir()) + sorted(ROOT.glob("*.py")) + sorted((ROOT / "results").glob("*.json"))
     for path in paths:
         if path.is_file():
