@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "extensions"))
@@ -210,6 +210,20 @@ def test_images_say_their_size_wait_and_are_smaller(book):
     assert 'src="../_images/drawing.svg" width="40" height="30" loading="lazy"' in text
     with Image.open(book / "_images" / "plot.png") as png, Image.open(book / "_images" / "plot.webp") as webp:
         assert png.convert("RGB").tobytes() == webp.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("see_through", [False, True])
+def test_many_colours_become_256_that_look_the_same(see_through):
+    ramps = [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
+    image = Image.merge("RGB", ramps)
+    if see_through:
+        image.putalpha(ramps[0])
+    few = light_pages.with_few_colours(image)
+    if see_through:
+        assert few.tobytes() == image.tobytes()
+    else:
+        assert len(image.getcolors(2**16)) > 10_000 and len(few.getcolors(2**16)) <= 256
+        assert max(ImageStat.Stat(ImageChops.difference(image, few)).mean) < 8  # of 255, in the worst case
 
 
 def everything_in(folder):
