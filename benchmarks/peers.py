@@ -159,12 +159,16 @@ def measure_peers(bench, folder):
     (folder / "random").mkdir()
     (folder / "shipped").mkdir()
     sides = sides_of(model.requires_grad_(False), settings, folder / "random", installed)
-    results = compare(bench, "Long texts", f"{len(long)} texts of {LENGTH} tokens", sides, long, repeats)
-    results += compare(bench, "Messages", f"{len(some)} messages of the sample", sides, some, repeats)
+    about = f"{name} with random values"
+    work = f"{about}, {len(long)} texts of {LENGTH} tokens"
+    results = compare(bench, "Long texts", work, sides, long, repeats)
+    work = f"{about}, {len(some)} messages of the sample"
+    results += compare(bench, "Messages", work, sides, some, repeats)
     del sides, model
     sides = sides_of(shipped, its_settings, folder / "shipped", installed)
     texts = texts[: bench.setting["messages_of_the_classifier"]]
-    work = f"{len(texts)} messages of the sample, all filled to {its_settings['max_length']} tokens"
+    work = f"{its_settings['model']}, fine-tuned, {len(texts)} messages of the sample, "
+    work += f"all filled to {its_settings['max_length']} tokens"
     results += compare(bench, "The book's classifier", work, sides, texts, repeats)
     return results, installed
 

@@ -393,7 +393,7 @@ class Bench:
         above = statistics.median(seconds["book"]) - torch_alone
         return result_of(
             "Start of classify",
-            "fresh process to the answer for one message, imports included",
+            "text_classifier.py classify, from the start of its process to the end, one message",
             seconds,
             {},
             [],

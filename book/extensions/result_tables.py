@@ -101,7 +101,7 @@ def missed_targets(measurements):
         above = one.get("seconds_above_import_torch", {"value": 0, "limit": 0})
         if above["value"] > above["limit"]:
             missed.append(f"{one['name']}, above import torch {above['value']:.2f} s > {above['limit']:g} s")
-    return f"Targets that were missed: {'; '.join(missed)}." if missed else "No target was missed."
+    return f"Targets of the benchmark that were missed: {'; '.join(missed)}." if missed else ""
 
 
 def details(measurement):
@@ -124,7 +124,7 @@ def details(measurement):
     prepared, first = of_sides("seconds_to_prepare"), of_sides("seconds_to_first_logits")
     return (
         f"{measurement['work']}; {'one run' if repeats == 1 else f'median of {repeats} runs'}.",
-        f"All but {seconds(above['value'])} of it is `import torch`." if above else "",
+        f"A process that only imports torch takes all but {seconds(above['value'])} of it." if above else "",
         f"Packing the weights, once and not in the time: {prepared}." if prepared else "",
         f"To the first logits: {first}." if first else "",
         f"Peak memory: {memory}." if memory else "",
