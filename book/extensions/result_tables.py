@@ -18,11 +18,11 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from edition import find_model  # noqa: E402
 from reference_results import is_published_setting  # noqa: E402
 
 SPACE = "\N{NO-BREAK SPACE}"  # a number and its unit stay together
 NOT_MEASURED = "No measurement is stored yet. Run `make {}`."
-NOT_INSTALLED = "not installed"
 
 
 def table(header, rows):
@@ -158,7 +158,7 @@ def peer_rates(result):
     """The table of one machine."""
     measurements, about = result["peers"], result["machine"]
     sides = ["book", "transformers", "ONNX Runtime", "OpenVINO"]
-    versions = ", ".join(f"{name} {version or NOT_INSTALLED}" for name, version in about["peers"].items())
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in about["peers"].items())
     rows = [[one["name"], *(peer_cell(one, side) for side in sides), lead(one)] for one in measurements]
     return [
         f"**{about['cpu']}**, {about['threads']} threads; {versions}; median of {measurements[0]['repeats']} "
@@ -291,11 +291,6 @@ PAGE_FIGURES = {  # {name: (in words, which value is the worst, unit)}
 # ---------------------------------------------------------------------------------
 
 
-def size(name):
-    """``"124M"`` of ``"gpt2-small (124M)"``."""
-    return name.split("(")[1].rstrip(")")
-
-
 def gigabytes(number):
     return f"{number / 1e9:.2f}"
 
@@ -306,7 +301,7 @@ def sizes(models, about):
     for name, model in models.items():
         trained = model["jobs"]["last block"]["calculated"]["trained_parameters"]
         counts = f"{model['parameters']:,}", gigabytes(model["checkpoint_bytes"])
-        rows.append([size(name), *counts, f"{model['classifier_parameters']:,}", f"{trained:,}"])
+        rows.append([find_model(name).size, *counts, f"{model['classifier_parameters']:,}", f"{trained:,}"])
     return table([*header, "of which head, final layer norm and last block"], rows)
 
 
@@ -319,7 +314,7 @@ def parts(models, about):
             memory, counted = entry["calculated"]["bytes"], (entry["measured"] or {}).get("saved_bytes")
             bytes_of = [gigabytes(memory[part]) for part in ("weights", "gradients", "adamw")]
             activations = [f"{memory['activations'] / 1e6:,.0f}", f"{counted / 1e6:,.0f}" if counted else "–"]
-            rows.append([size(name), job, *bytes_of, *activations])
+            rows.append([find_model(name).size, job, *bytes_of, *activations])
     header = ["model", "job", "weights, GB", "gradients, GB", "AdamW, GB", "activations, MB", "counted, MB"]
     return table(header, rows)
 
@@ -328,7 +323,7 @@ def memory(models, about):
     jobs = list(next(iter(models.values()))["jobs"])
     rows = []
     for name, model in models.items():
-        row = [size(name)]
+        row = [find_model(name).size]
         for entry in model["jobs"].values():
             row.append(gigabytes(entry["calculated"]["total_bytes"]))
             row.append(gigabytes(entry["measured"]["peak_bytes"]) if entry["measured"] else "–")
@@ -360,7 +355,7 @@ def time(models, about):
     steps = {job: step_seconds(models, job) for job in jobs}
     rows = []
     for name, model in models.items():
-        row = [size(name)]
+        row = [find_model(name).size]
         for job in jobs:
             row.append(f"{model['jobs'][job]['calculated']['operations'] / 1e9:,.0f}")
             row.append(f"{seconds(steps[job][name][0])}, {steps[job][name][1]}" if steps[job][name] else "–")
@@ -416,7 +411,11 @@ def sample_readers(card):
         low, high = one["interval"]
         right = f"{one['right']} of {readings['messages']} ({low} to {high} %)"
         rows.append([reader[-1].upper(), right, f"{one['kappa with labels']:.2f}", str(one["not sure"])])
-    return table(["reader", "agrees with the label (95 % interval)", "Cohen's kappa", "not sure"], rows)
+    return [
+        *table(["reader", "agrees with the label (95 % interval)", "Cohen's kappa", "not sure"], rows),
+        "",
+        "Cohen's kappa is agreement beyond chance: 0 is what chance gives, 1 is complete.",
+    ]
 
 
 # ---------------------------------------------------------------------------------
