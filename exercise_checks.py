@@ -111,9 +111,9 @@ def _gain_of_cache(ways, epochs, fill=1):
     return epochs * (frozen + 3 * at_last) / (fill * frozen + epochs * 3 * on_cache)
 
 
-def _texts_for_half(found):
-    """So many texts give at least half of what all of them give."""
-    return next(k for k, count in enumerate(found, start=1) if 2 * count >= found[-1])
+def _texts_for_three_quarters(found):
+    """So many texts give at least three quarters of what all of them give."""
+    return next(k for k, count in enumerate(found, start=1) if 4 * count >= 3 * found[-1])
 
 
 def _accuracy_where_sure(probabilities, labels):
@@ -431,11 +431,11 @@ EXERCISES = {
         mistakes=((math.log(3), "That is the price of one third each. More is known of these texts."),),
     ),
     "12-2": Exercise(
-        right=_texts_for_half,
-        hint="found[k - 1] is what k texts give. Where does it first reach half of its last value?",
+        right=_texts_for_three_quarters,
+        hint="found[k - 1] is what k texts give. Where does it first reach three quarters of its last value?",
         mistakes=(
             (
-                lambda found: _texts_for_half(found) - 1,
+                lambda found: _texts_for_three_quarters(found) - 1,
                 "That is the position in the array, which begins with 0.",
             ),
         ),

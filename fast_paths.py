@@ -53,8 +53,8 @@ def can_pack(linear):
 class PackedLinear(nn.Module):
     """A linear layer that only answers: oneDNN's product, with a copy of the weight in oneDNN's layout.
 
-    ``nn.Linear`` calls another library, which uses one core for a single row, as in text generation.
-    With ``gelu``, the same pass applies GELU. (..., in) -> (..., out)
+    ``nn.Linear`` calls another library, MKL. With ``gelu``, the same pass applies GELU.
+    (..., in) -> (..., out)
     """
 
     def __init__(self, linear, gelu=False):
@@ -81,6 +81,9 @@ def packed_for_inference(model):
     Each linear layer becomes a :class:`PackedLinear`; where that is not possible, as on a GPU, it stays
     as it is. Packed layers take memory of their own (0.34 GB for the blocks of GPT-2 124M, 0.15 GB for
     its output layer); all else is shared with ``model``, which does not change.
+
+    Text is generated one row at a time. On AMD's processors MKL uses one core for it: pack. On Intel's,
+    its maker's, it uses all: there the model is sooner as it is.
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     packed = copy.deepcopy(model, shared).eval()  # deepcopy takes what is in ``shared`` as copied already

@@ -194,7 +194,7 @@ class Training:
         torch.manual_seed(self.seed)
         named = self.network.named_parameters()
         parameters = [p for name, p in named if p.requires_grad and name != "model.out_head.bias"]
-        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY, fused=True)
         lowest, since, steps = float("inf"), 0, 0
         for epoch in range(1, epochs + 1):
             batches = self.training.shuffled(generator)

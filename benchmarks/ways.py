@@ -10,8 +10,9 @@ more than the rounding explains, the exit status is 1. Weights are random values
 but answers say nothing. Notebook 11 counts answers, of a trained model.
 
 What trains is the last block, final norm and head, without a cache: most of a step is the forward pass
-of the frozen blocks. A model is compiled block by block, since all of them run the code of the first.
-Where ``torch.compile`` fails, as without a C++ compiler, the reason is stored in place of a time.
+of the frozen blocks. Only the optimizer is measured on the memory, where that pass falls away. A model
+is compiled block by block, since all of them run the code of the first. Where ``torch.compile`` fails,
+as without a C++ compiler, the reason is stored in place of a time.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from measurements import TOLERANCE, difference, outputs_agree
-from speed import FULL, KEY_BIAS, QUICK, ROOT, Bench, Training, last_block_weights, machine
+from speed import FULL, KEY_BIAS, QUICK, ROOT, SETTINGS, Bench, Training, last_block_weights, machine
 
 # isort: split
 import torch
@@ -117,6 +118,7 @@ class Ways:
         self.answering("bfloat16", last_row(model), last_row(InBfloat16(model)), small, result="in bfloat16")
         self.answering("large batches", *[last_row(model)] * 2, many.split(self.B), [many])
         self.answering("batches by length", *[last_real_row(model)] * 2, before, by_length, reads="last real")
+        self.one_pass_of_adamw(model)
         self.training("bfloat16", model, InBfloat16, result="in bfloat16")
         self.training(
             "large batches", model, lambda model: model, batch_size=self.large_batch, result="other weights"
@@ -157,12 +159,33 @@ class Ways:
     def training(self, way, model, with_way, batch_size=None, **more):
         """Steps with two copies of the model, one changed by ``with_way`` or in larger batches."""
         messages = batch_size or self.B
-        dataset = TensorDataset(self.bench.random_ids(messages, self.T), torch.arange(messages) % 2)
         models = {"without": copy.deepcopy(model), "with": with_way(copy.deepcopy(model))}
+        dataset = self.dataset(messages)
         trainings = {
             side: Training("plain", models[side], dataset, size, self.bench.device)
             for side, size in zip(models, (self.B, messages))
         }
+        self.compare_trainings(way, "training", models, trainings, **more)
+
+    def one_pass_of_adamw(self, model):
+        """Steps on the memory of the frozen blocks: AdamW in eight operations on each tensor, or in one."""
+        models = {"without": copy.deepcopy(model), "with": copy.deepcopy(model)}
+        dataset = self.dataset(self.B)
+        trainings = {
+            side: Training(
+                "book", models[side], dataset, self.B, self.bench.device, SETTINGS | {"fused": fused}
+            )
+            for side, fused in (("without", False), ("with", True))
+        }
+        self.compare_trainings("AdamW in one pass", "training on the memory", models, trainings)
+
+    def dataset(self, messages):
+        return TensorDataset(self.bench.random_ids(messages, self.T), torch.arange(messages) % 2)
+
+    def compare_trainings(self, way, job, models, trainings, **more):
+        """One epoch of each training a turn."""
+        dataset = trainings["without"].loader.dataset
+        messages = len(dataset)
         jobs = {side: training.run_epoch for side, training in trainings.items()}
         first, seconds, _ = self.take_turns(jobs, messages)
         with torch.inference_mode():
@@ -172,7 +195,7 @@ class Ways:
         outputs += [("weights", (p, q)) for (name, p), q in pairs if not name.endswith(KEY_BIAS)]
         passes = len(seconds["with"]) + 1
         steps = {side: passes * len(training.loader) for side, training in trainings.items()}
-        self.compare(way, "training", messages, seconds, outputs, first=first, steps=steps, **more)
+        self.compare(way, job, messages, seconds, outputs, first=first, steps=steps, **more)
 
     def take_turns(self, jobs, messages):
         """Seconds of the first turn, then what ``Bench.take_turns`` gives for the others."""

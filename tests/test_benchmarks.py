@@ -252,6 +252,14 @@ def test_page_has_a_table_for_each_device(build):
     assert text.count("1.20\N{NO-BREAK SPACE}×") == 2
 
 
+def test_page_says_where_another_machine_did_other_work(build):
+    other = result_on("Some GPU")
+    other["measurements"][0]["work"] = "half of it"
+    text = " ".join(build({"benchmark.json": result_on("CPU"), "benchmark-gpu.json": other}).split())
+    assert text.count("measured earlier") == 1
+    assert "Evaluation, some*, measured earlier: half of it." in text.replace("**", "*")
+
+
 def test_page_shows_the_stored_numbers(build):
     text = " ".join(build({"benchmark.json": result_on("CPU")}).replace("|", " ").split())
     for part in ("1.20 s, 1.20 ×", "1.00 s", "logits 1.0e-06", "median of 3 runs", "book 1.25 GB"):

@@ -154,7 +154,7 @@ PROBABILITIES = np.array(
 SURE = {"probabilities": PROBABILITIES, "labels": np.array([0, 1, 1, 0, 1])}  # two of three right
 CASES_12 = {
     "12-1": (0.639, [np.log(3), 0.922, 0.8], {}),
-    "12-2": (3, [2, 1, 4, 20], {"found": np.array([1, 1, 2, 3, 4])}),
+    "12-2": (4, [3, 1, 5, 20], {"found": np.array([1, 1, 2, 3, 4])}),
     "12-3": (0.667, [0.6, 0.4, 66.7], SURE),
 }
 

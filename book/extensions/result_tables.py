@@ -51,13 +51,20 @@ def benchmarks(root):
 
 
 def speed(root):
-    """A table for each result; the notes are those of the first."""
+    """A table for each result; the notes are those of the first, and where the work of another differs."""
     results = benchmarks(root)
     if not results:
         return [NOT_MEASURED.format("bench")]
-    notes = (
+    first = {one["name"]: one["work"] for one in results[0]["measurements"]}
+    notes = [
         f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in results[0]["measurements"]
-    )
+    ]
+    for other in results[1:]:
+        notes += [
+            f"- **{one['name']}, {other['machine']['cpu']}**, measured earlier: {one['work']}."
+            for one in other["measurements"]
+            if one["work"] != first.get(one["name"], one["work"])
+        ]
     return [*(line for one in results for line in speed_table(one)), *notes]
 
 
