@@ -70,17 +70,15 @@ $(BOOK_READY): requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
 	@# The pip that comes with Python may be years old: it takes half as long again, and does as well.
 	-$(BIN)/python -m pip install --quiet --upgrade pip
-	@# Compiled by all cores at once, without the packages' own tests. (A package may hold files for another
-	@# Python, which fail.)
+	@# A quarter of the modules is ever imported: Python compiles these when it first does.
 	$(BIN)/python -m pip install --quiet --no-compile -r requirements.txt -c constraints.txt
-	$(BIN)/python -m compileall -qq -j 0 -x '[/\\]tests[/\\]' .venv || true
 	@# Errors only: at each start a kernel warns that what it says to this machine is not encrypted.
 	@mkdir -p .venv/etc/ipython
 	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 $(TEST_READY): $(BOOK_READY) tests/requirements.txt
-	$(BIN)/python -m pip install --quiet -r tests/requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r tests/requirements.txt -c constraints.txt
 	@touch $@
 
 install: $(TEST_READY)

@@ -14,6 +14,7 @@ the style sheets that it had. So nothing depends on which pages are new.
 import hashlib
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -222,6 +223,8 @@ def pages_in(root):
 def make_light(root):
     """Make all built pages light, and write their style sheet."""
     icons, pages = Icons(root / "_static"), {}
+    with ThreadPoolExecutor() as pool:  # pictures take longest, and all cores can work on them
+        list(pool.map(smaller, (root / "_images").glob("*.png")))
     for path in pages_in(root):
         text, sheets = take_sheets(path.read_text("utf-8"), path.parent, root)
         if sheets:  # else it only leads to another page

@@ -51,21 +51,15 @@ def benchmarks(root):
 
 
 def speed(root):
-    """A table for each result; the notes are those of the first, and where the work of another differs."""
+    """A table for each result; the notes are those of the first."""
     results = benchmarks(root)
     if not results:
         return [NOT_MEASURED.format("bench")]
-    first = {one["name"]: one["work"] for one in results[0]["measurements"]}
-    notes = [
+    notes = (
         f"- **{one['name']}**: {' '.join(filter(None, details(one)))}" for one in results[0]["measurements"]
-    ]
-    for other in results[1:]:
-        notes += [
-            f"- **{one['name']}, {other['machine']['cpu']}**, measured earlier: {one['work']}."
-            for one in other["measurements"]
-            if one["work"] != first.get(one["name"], one["work"])
-        ]
-    return [*(line for one in results for line in speed_table(one)), *notes]
+    )
+    of_first = ["Of the first table:", ""] if len(results) > 1 else []
+    return [*(line for one in results for line in speed_table(one)), *of_first, *notes]
 
 
 def speed_table(result):
