@@ -18,6 +18,7 @@ looks there, two side by side, each with half of the cores: that takes little mo
 """
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -50,6 +51,7 @@ MACHINE = [
 ]
 
 
+@functools.cache
 def imported_modules(code):
     """Names of the modules that Python code imports, anywhere in it."""
     names = set()
