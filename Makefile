@@ -114,7 +114,7 @@ notebooks: $(BOOK_READY)
 	$(BIN)/python tools/execute.py
 
 bench: $(TEST_READY)
-	$(BIN)/python -m pip install --quiet -r benchmarks/requirements.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r benchmarks/requirements.txt -c constraints.txt
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/ways.py
 	$(BIN)/python benchmarks/attention.py

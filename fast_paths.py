@@ -53,7 +53,7 @@ def can_pack(linear):
 class PackedLinear(nn.Module):
     """A linear layer that only answers: oneDNN's product, with a copy of the weight in oneDNN's layout.
 
-    ``nn.Linear`` calls another library, MKL. With ``gelu``, the same pass applies GELU.
+    ``nn.Linear`` calls another library in float32, MKL. With ``gelu``, the same pass applies GELU.
     (..., in) -> (..., out)
     """
 
@@ -82,8 +82,8 @@ def packed_for_inference(model):
     as it is. Packed layers take memory of their own (0.34 GB for the blocks of GPT-2 124M, 0.15 GB for
     its output layer); all else is shared with ``model``, which does not change.
 
-    Text is generated one row at a time. On AMD's processors MKL uses one core for it: pack. On Intel's,
-    its maker's, it uses all: there the model is sooner as it is.
+    Text is generated one row at a time. For that, MKL used one core on the AMD EPYC that was measured:
+    pack. On the Intel Xeon it used all, and the model is sooner as it is.
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     packed = copy.deepcopy(model, shared).eval()  # deepcopy takes what is in ``shared`` as copied already

@@ -5,7 +5,7 @@ same: texts in, logits out, each with its own tokenizer and with as many threads
 turns in one process. A side that is not installed is left out, and that is said.
 
 In int8, ONNX Runtime rounds the weights beforehand and what they are multiplied with at work; so does
-OpenVINO, whose weights NNCF rounds. The book has no int8: its fastest precision, bfloat16, stands there.
+OpenVINO, whose weights NNCF rounds. The book has no int8: its bfloat16 stands there.
 Text generation is compared with transformers only, in ``speed.py``: the exported model keeps no keys and
 values, and with ONNX Runtime or OpenVINO that is code of one's own or another package.
 """

@@ -4,7 +4,7 @@
     python benchmarks/speed.py --device cuda --dtype bfloat16   # writes results/benchmark-cuda-bfloat16.json
     python benchmarks/speed.py --quick                          # the small model, few repeats, no file
 
-Three sides with the same weights do the same work on the same input: the formulas spelled
+Three sides with the same weights solve the same task on the same input: the formulas spelled
 out (``plain_gpt.py``), transformers with its fused attention, and the book
 (``previous_chapters.py`` with ``fast_paths.py``). The sides take turns, in alternating order;
 times are medians. Their outputs are compared: where they differ, the exit status is 1. A
@@ -62,6 +62,7 @@ from devices import cpu_name, finish_work  # noqa: E402
 from edition import PAD_TOKEN_ID, find_model  # noqa: E402
 from fast_paths import (  # noqa: E402
     TokenClassifier,
+    can_pack,
     generate_text_cached,
     last_token_logits,
     packed_for_inference,
@@ -225,8 +226,7 @@ class Bench:
             mask = torch.ones_like(ids)
             return other.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
 
-        # On Intel's processors a single row is sooner with the layers as they are (fast_paths.py).
-        packs = "Intel" not in cpu_name()
+        packs = packs_to_generate(book)
 
         def book_tokens(count=new_tokens):
             model = packed_for_inference(book) if packs else book  # packing is part of the time
@@ -424,6 +424,11 @@ class Bench:
             peak_memory_gb={"book": run["peak_gb"]},
             peak_memory_limit_gb={"book": 1.2},
         )
+
+
+def packs_to_generate(model):
+    """Whether the book packs the layers first: where it can, and where a single row gains (fast_paths.py)."""
+    return can_pack(model.out_head) and "Intel" not in cpu_name()
 
 
 class Training:

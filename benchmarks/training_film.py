@@ -113,7 +113,7 @@ def measure(habit, seed, loaders, memory):
     classifier = TokenClassifier(model, "last", memory)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     settings = fine_tuning_settings(NAME)
-    optimizer = torch.optim.AdamW(trained, **settings, fused=True)  # as in the table of experiments
+    optimizer = torch.optim.AdamW(trained, **settings)
     validation, test = Messages(loaders[1]), Messages(loaders[2])
     num_steps = EPOCHS * len(loaders[0])
     called_at_start = int((validation.margins(classifier) > 0).sum())

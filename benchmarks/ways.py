@@ -168,7 +168,7 @@ class Ways:
         self.compare_trainings(way, "training", models, trainings, **more)
 
     def one_pass_of_adamw(self, model):
-        """Steps on the memory of the frozen blocks: AdamW in eight operations on each tensor, or in one."""
+        """Steps on the memory of the frozen blocks: AdamW in several operations on each tensor, or in one."""
         models = {"without": copy.deepcopy(model), "with": copy.deepcopy(model)}
         dataset = self.dataset(self.B)
         trainings = {

@@ -1,4 +1,4 @@
-"""benchmarks/speed.py compares equal work, and the page shows what it wrote."""
+"""benchmarks/speed.py compares sides at one task, and the page shows what it wrote."""
 
 import json
 import subprocess
@@ -22,8 +22,10 @@ from plain_gpt import PlainGPT  # noqa: E402
 
 import trials  # noqa: E402
 from classification import END_OF_TEXT  # noqa: E402
+from fast_paths import can_pack  # noqa: E402
 from own_training import build_own_classifier  # noqa: E402
 from previous_chapters import GPTModel  # noqa: E402
+from spam_data import SAMPLE_FILE, create_spam_loaders  # noqa: E402
 
 CONFIG = {
     "vocab_size": 100,
@@ -111,6 +113,25 @@ def test_clock_waits_for_what_a_device_still_computes(monkeypatch):
 def test_device_of_the_results_is_the_one_that_computed():
     devices = [speed.machine(torch.device(name), "float32")["device"] for name in ("cpu", "mps")]
     assert devices == ["CPU", "MPS"]
+
+
+@pytest.mark.parametrize("processor, packs", [("AMD EPYC", True), ("Intel(R) Xeon(R) Processor", False)])
+def test_layers_are_packed_to_generate_where_that_was_sooner(monkeypatch, processor, packs):
+    model = SimpleNamespace(out_head=torch.nn.Linear(8, 2))
+    monkeypatch.setattr(speed, "cpu_name", lambda: processor)
+    assert speed.packs_to_generate(model) == (packs and can_pack(model.out_head))
+    assert not speed.packs_to_generate(SimpleNamespace(out_head=torch.nn.Linear(8, 2).double()))
+
+
+def test_habit_is_measured_on_a_few_messages(monkeypatch, tokenizer):
+    monkeypatch.setattr(training_film, "EPOCHS", 1)
+    loaders = create_spam_loaders(tokenizer, SAMPLE_FILE)
+    for loader in loaders:
+        loader.dataset.encoded_texts = loader.dataset.encoded_texts[:24]
+        loader.dataset.data = loader.dataset.data[:24]
+    found = training_film.measure("clipping", 123, loaders, {})["clipping"]
+    assert found["seed"] == 123 and found["test"] * 24 == pytest.approx(round(found["test"] * 24), abs=0.01)
+    assert found["called"][0] <= found["called"][1] <= 24 and 0 <= found["clipped"] <= 1
 
 
 def test_film_that_is_not_written_whole_leaves_the_former_one(monkeypatch, tmp_path):
@@ -255,6 +276,7 @@ def test_page_has_a_table_for_each_device(build):
 
 def test_page_shows_the_stored_numbers(build):
     text = " ".join(build({"benchmark.json": result_on("CPU")}).replace("|", " ").split())
+    assert "Of the first table:" not in text
     for part in ("1.20 s, 1.20 ×", "1.00 s", "logits 1.0e-06", "median of 3 runs", "book 1.25 GB"):
         assert part in text
     assert "not in the time: book 0.250 s" in text

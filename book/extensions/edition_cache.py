@@ -60,7 +60,7 @@ def imported_modules(code):
             names.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
-    return names
+    return frozenset(names)
 
 
 def modules_in_cell(source):
@@ -69,7 +69,7 @@ def modules_in_cell(source):
     try:
         imported = imported_modules(TransformerManager().transform_cell(source))
     except SyntaxError:  # not Python, such as the lines that follow `%%bash`
-        imported = set()
+        imported = frozenset()
     return imported | set(re.findall(r"\b(\w+)\.py\b", source))
 
 
